@@ -1,0 +1,37 @@
+//! Where attention is forbidden: the future, other documents, and what lies outside the window.
+
+use burn::tensor::{Bool, Device, Int, Tensor};
+
+/// Forbids the future, and with `window` everything further back than `window − 1` tokens.
+///
+/// # Shapes
+/// - output `[1, 1, n_query, offset + n_query]`, true where attention is forbidden; query `i` stands at position
+///   `offset + i`
+pub fn causal(
+    n_query: usize,
+    offset: usize,
+    window: Option<usize>,
+    device: &Device,
+) -> Tensor<4, Bool> {
+    let n_key = offset + n_query;
+    let query = Tensor::<1, Int>::arange(offset as i64..n_key as i64, device).reshape([n_query, 1]);
+    let key = Tensor::<1, Int>::arange(0..n_key as i64, device).reshape([1, n_key]);
+    let ahead = key - query;
+    let mut forbidden = ahead.clone().greater_elem(0);
+    if let Some(window) = window {
+        forbidden = forbidden.bool_or(ahead.lower_elem(1 - window as i64));
+    }
+    forbidden.reshape([1, 1, n_query, n_key])
+}
+
+/// Forbids attention between different documents.
+///
+/// # Shapes
+/// - input `[batch, seq]`: document numbers
+/// - output `[batch, 1, seq, seq]`, true where attention is forbidden
+pub fn across_documents(documents: Tensor<2, Int>) -> Tensor<4, Bool> {
+    let [batch, seq] = documents.dims();
+    let query = documents.clone().reshape([batch, 1, seq, 1]);
+    let key = documents.reshape([batch, 1, 1, seq]);
+    query.not_equal(key)
+}

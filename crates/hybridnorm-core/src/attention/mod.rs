@@ -1,0 +1,238 @@
+//! Causal grouped-query attention with norms on queries, keys, values and context.
+//!
+//! Shape letters: B batch, T query positions, S key positions, H query heads, K key/value heads, G = H/K queries that
+//! share a key/value head, D head_dim.
+
+pub mod cache;
+pub mod mask;
+pub mod qkv_norm;
+pub mod rope;
+
+use burn::module::Module;
+use burn::nn::Linear;
+use burn::tensor::{Device, Tensor, activation};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{ConfigError, positive, positive_real};
+use crate::init::{Initializer, Role};
+use crate::norm::NormStyle;
+use crate::pass::Pass;
+use crate::placement::QkvNormSites;
+use qkv_norm::{QkvNorms, apply};
+use rope::RotaryConfig;
+
+/// Configuration of an [`Attention`] layer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AttentionConfig {
+    /// Width of the stream.
+    pub d_model: usize,
+    /// Query heads.
+    pub n_heads: usize,
+    /// Key/value heads; divides `n_heads`. 1 is multi-query attention.
+    pub n_kv_heads: usize,
+    /// Width of a head; even.
+    pub head_dim: usize,
+    /// Which of queries, keys, values and context are normalised.
+    pub norms: QkvNormSites,
+    /// How.
+    pub norm_style: NormStyle,
+    /// Rotary position embedding; `None` leaves positions out.
+    pub rope: Option<RotaryConfig>,
+    /// Biases on both projections.
+    pub bias: bool,
+    /// Clamps queries, keys and values to ± this, before their norms.
+    pub clip_qkv: Option<f64>,
+    /// Factor on the scores; `None` is 1/√head_dim.
+    pub softmax_scale: Option<f64>,
+    /// `cap · tanh(score / cap)` on the scores (Gemma 2).
+    pub softcap: Option<f64>,
+    /// Tokens a query sees, itself included; `None` sees all before it.
+    pub window: Option<usize>,
+}
+
+impl AttentionConfig {
+    /// Plain multi-head attention with RoPE.
+    pub fn new(d_model: usize, n_heads: usize) -> Self {
+        Self {
+            d_model,
+            n_heads,
+            n_kv_heads: n_heads,
+            head_dim: d_model.checked_div(n_heads).unwrap_or(0),
+            norms: QkvNormSites::NONE,
+            norm_style: NormStyle::default(),
+            rope: Some(RotaryConfig::default()),
+            bias: false,
+            clip_qkv: None,
+            softmax_scale: None,
+            softcap: None,
+            window: None,
+        }
+    }
+
+    /// Refuses sizes and factors that cannot be built.
+    ///
+    /// # Errors
+    /// Names the field, its value and what is allowed.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        positive("d_model", self.d_model)?;
+        positive("n_heads", self.n_heads)?;
+        positive("n_kv_heads", self.n_kv_heads)?;
+        positive("head_dim", self.head_dim)?;
+        if !self.n_heads.is_multiple_of(self.n_kv_heads) {
+            return Err(ConfigError::new(
+                "n_kv_heads",
+                self.n_kv_heads,
+                format!("a divisor of n_heads = {}", self.n_heads),
+            ));
+        }
+        if let Some(rope) = &self.rope {
+            rope.validate()?;
+            if !self.head_dim.is_multiple_of(2) {
+                return Err(ConfigError::new(
+                    "head_dim",
+                    self.head_dim,
+                    "an even number, for RoPE",
+                ));
+            }
+        }
+        for (field, value) in [
+            ("clip_qkv", self.clip_qkv),
+            ("softmax_scale", self.softmax_scale),
+            ("attention_softcap", self.softcap),
+        ] {
+            if let Some(value) = value {
+                positive_real(field, value)?;
+            }
+        }
+        if let Some(window) = self.window {
+            positive("sliding_window", window)?;
+        }
+        Ok(())
+    }
+
+    /// Builds the layer with `init`'s rule; `layer` is its place in a key/value cache.
+    ///
+    /// # Errors
+    /// As [`validate`](Self::validate).
+    pub fn init(
+        &self,
+        layer: usize,
+        init: &Initializer,
+        device: &Device,
+    ) -> Result<Attention, ConfigError> {
+        self.validate()?;
+        let (query, key_value) = (
+            self.n_heads * self.head_dim,
+            self.n_kv_heads * self.head_dim,
+        );
+        let columns = [
+            (Role::QueryKey, "query", query),
+            (Role::QueryKey, "key", key_value),
+            (Role::Value, "value", key_value),
+        ];
+        let output = [(Role::AttentionOutput, "output", self.d_model)];
+        let heads = (self.n_heads, self.n_kv_heads, self.head_dim);
+        Ok(Attention {
+            qkv: init.linear(self.d_model, &columns, self.bias, device),
+            norms: QkvNorms::new(&self.norms, &self.norm_style, heads, device)?,
+            output: init.linear(query, &output, self.bias, device),
+            settings: Settings {
+                heads,
+                rope: self.rope.clone(),
+                clip_qkv: self.clip_qkv,
+                scale: self
+                    .softmax_scale
+                    .unwrap_or(1.0 / (self.head_dim as f64).sqrt()),
+                softcap: self.softcap,
+                window: self.window,
+                layer,
+            },
+        })
+    }
+}
+
+/// Causal grouped-query attention. Built by [`AttentionConfig::init`].
+#[derive(Module, Debug)]
+pub struct Attention {
+    /// Fused projection `[d_model, (H + 2K)·D]`: queries, keys, values.
+    pub qkv: Linear,
+    /// Norms of queries, keys, values and context.
+    pub norms: QkvNorms,
+    /// Output projection `[H·D, d_model]`.
+    pub output: Linear,
+    #[module(skip)]
+    settings: Settings,
+}
+
+#[derive(Debug, Clone)]
+struct Settings {
+    heads: (usize, usize, usize),
+    rope: Option<RotaryConfig>,
+    clip_qkv: Option<f64>,
+    scale: f64,
+    softcap: Option<f64>,
+    window: Option<usize>,
+    layer: usize,
+}
+
+impl Attention {
+    /// # Shapes
+    /// - input `[batch, seq, d_model]`
+    /// - output `[batch, seq, d_model]`
+    pub fn forward<R>(&self, x: Tensor<3>, pass: &mut Pass<R>) -> Tensor<3> {
+        let [batch, seq, _] = x.dims();
+        let (h, k, d) = self.settings.heads;
+        let mut qkv = self.qkv.forward(x);
+        if let Some(clip) = self.settings.clip_qkv {
+            qkv = qkv.clamp(-clip, clip);
+        }
+        let qkv = qkv.reshape([batch, seq, h + 2 * k, d]);
+        let query = qkv.clone().narrow(2, 0, h);
+        let key = qkv.clone().narrow(2, h, k);
+        let value = qkv.narrow(2, h + k, k);
+        self.output.forward(self.attend(query, key, value, pass))
+    }
+
+    /// The inner attention (eq. 5, 43–48): norms, rotation, softmax, context norm; everything between the two
+    /// projections.
+    ///
+    /// # Shapes
+    /// - `query` `[B, T, H, D]`, `key` and `value` `[B, T, K, D]`: the raw projections
+    /// - output `[B, T, H·D]`
+    pub fn attend<R>(
+        &self,
+        query: Tensor<4>,
+        key: Tensor<4>,
+        value: Tensor<4>,
+        pass: &mut Pass<R>,
+    ) -> Tensor<3> {
+        let (h, k, d) = self.settings.heads;
+        let [b, t, _, _] = query.dims();
+        let device = query.device();
+        // N(Q), N(K), N(V), each [B, heads, T, D]
+        let mut query = apply(&self.norms.query, query).swap_dims(1, 2);
+        let mut key = apply(&self.norms.key, key).swap_dims(1, 2);
+        let mut value = apply(&self.norms.value, value).swap_dims(1, 2);
+        if let Some(rope) = &self.settings.rope {
+            let tables = pass.rotary(rope, d, t, &device);
+            query = tables.rotate(query);
+            key = tables.rotate(key);
+        }
+        let mask = pass.mask(self.settings.window, t, &device);
+        if let Some(cache) = pass.cache_mut() {
+            [key, value] = cache.extend(self.settings.layer, [key, value]);
+        }
+        let s = key.dims()[2];
+        // The G queries of a group stand below each other, so keys and values are never repeated.
+        let query = (query * self.settings.scale).reshape([b, k, h / k * t, d]);
+        let mut scores = query.matmul(key.swap_dims(2, 3)).reshape([b, h, t, s]);
+        if let Some(cap) = self.settings.softcap {
+            scores = (scores / cap).tanh() * cap;
+        }
+        let scores = scores.mask_fill(mask.expand([b, h, t, s]), f32::NEG_INFINITY);
+        let weights = activation::softmax(scores, 3).reshape([b, k, h / k * t, s]);
+        let context = weights.matmul(value).reshape([b, h, t, d]).swap_dims(1, 2);
+        apply(&self.norms.context, context).reshape([b, t, h * d])
+    }
+}

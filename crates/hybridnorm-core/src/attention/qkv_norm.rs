@@ -1,0 +1,96 @@
+//! The norms inside attention: queries, keys, values and context, per head or over the full width.
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+
+use crate::error::ConfigError;
+use crate::norm::{Norm, NormStyle};
+use crate::placement::{NormSite, NormSpan, QkvNormSites};
+
+/// One norm inside attention.
+#[derive(Module, Debug)]
+pub struct HeadNorm {
+    /// The norm itself; `[head_dim]` per head, `[heads · head_dim]` over the full width.
+    pub norm: Norm,
+    #[module(skip)]
+    full_width: bool,
+}
+
+impl HeadNorm {
+    fn new(
+        site: NormSite,
+        style: &NormStyle,
+        heads: usize,
+        head_dim: usize,
+        device: &Device,
+    ) -> Result<Self, ConfigError> {
+        let full_width = site.span == NormSpan::FullWidth;
+        let mut config = style.inside_attention(if full_width {
+            heads * head_dim
+        } else {
+            head_dim
+        });
+        config.affine &= site.affine;
+        Ok(Self {
+            norm: config.init(device)?,
+            full_width,
+        })
+    }
+
+    /// # Shapes
+    /// - input `[batch, seq, heads, head_dim]`
+    /// - output the same
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        if !self.full_width {
+            return self.norm.forward(x);
+        }
+        let [batch, seq, heads, head_dim] = x.dims();
+        let x = self.norm.forward(x.reshape([batch, seq, heads * head_dim]));
+        x.reshape([batch, seq, heads, head_dim])
+    }
+}
+
+/// The norms of one attention layer (eq. 5 and 43–48). Absent sites are the identity.
+#[derive(Module, Debug)]
+pub struct QkvNorms {
+    /// Of the queries, before RoPE.
+    pub query: Option<HeadNorm>,
+    /// Of the keys, before RoPE and the cache.
+    pub key: Option<HeadNorm>,
+    /// Of the values, before the cache.
+    pub value: Option<HeadNorm>,
+    /// Of each head's output, before the output projection.
+    pub context: Option<HeadNorm>,
+}
+
+impl QkvNorms {
+    /// Builds the norms at `sites`.
+    ///
+    /// # Errors
+    /// When the style holds a value that is not allowed.
+    pub fn new(
+        sites: &QkvNormSites,
+        style: &NormStyle,
+        (n_heads, n_kv_heads, head_dim): (usize, usize, usize),
+        device: &Device,
+    ) -> Result<Self, ConfigError> {
+        let build = |site: Option<NormSite>, heads| {
+            site.map(|site| HeadNorm::new(site, style, heads, head_dim, device))
+                .transpose()
+        };
+        Ok(Self {
+            query: build(sites.query, n_heads)?,
+            key: build(sites.key, n_kv_heads)?,
+            value: build(sites.value, n_kv_heads)?,
+            context: build(sites.context, n_heads)?,
+        })
+    }
+}
+
+/// `norm(x)`, or `x` where the site has no norm.
+pub(crate) fn apply(norm: &Option<HeadNorm>, x: Tensor<4>) -> Tensor<4> {
+    match norm {
+        Some(norm) => norm.forward(x),
+        None => x,
+    }
+}

@@ -1,0 +1,149 @@
+//! Rotary position embedding over halves (Llama, OLMo; arXiv 2104.09864), with Llama 3's frequency scaling.
+
+use core::ops::Range;
+
+use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{ConfigError, positive_real};
+
+/// Rotary embedding settings.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RotaryConfig {
+    /// Base of the geometric sequence of wavelengths.
+    pub theta: f64,
+    /// Llama 3's rescaling of the long wavelengths.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scaling: Option<Llama3Scaling>,
+}
+
+impl Default for RotaryConfig {
+    fn default() -> Self {
+        Self {
+            theta: 500_000.0,
+            scaling: None,
+        }
+    }
+}
+
+/// `rope_type: llama3` of the Llama 3.1 configuration.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Llama3Scaling {
+    /// How much longer the new context is.
+    pub factor: f64,
+    /// Wavelengths above `original_max_position / low_freq_factor` are stretched by `factor`.
+    pub low_freq_factor: f64,
+    /// Wavelengths below `original_max_position / high_freq_factor` stay.
+    pub high_freq_factor: f64,
+    /// Context length of the unscaled model, in tokens.
+    pub original_max_position: f64,
+}
+
+impl RotaryConfig {
+    /// Refuses bases and factors that are not finite numbers above 0.
+    ///
+    /// # Errors
+    /// Names the field.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        positive_real("rope.theta", self.theta)?;
+        if let Some(scaling) = &self.scaling {
+            positive_real("rope.scaling.factor", scaling.factor)?;
+            positive_real("rope.scaling.low_freq_factor", scaling.low_freq_factor)?;
+            positive_real(
+                "rope.scaling.original_max_position",
+                scaling.original_max_position,
+            )?;
+            if scaling.high_freq_factor <= scaling.low_freq_factor {
+                return Err(ConfigError::new(
+                    "rope.scaling.high_freq_factor",
+                    scaling.high_freq_factor,
+                    "a number above low_freq_factor",
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Angular frequency of each pair, radians per token, `head_dim / 2` of them.
+    pub fn frequencies(&self, head_dim: usize) -> Vec<f64> {
+        (0..head_dim / 2)
+            .map(|i| {
+                let frequency = self.theta.powf(-(2.0 * i as f64) / head_dim as f64);
+                match &self.scaling {
+                    Some(scaling) => scaling.apply(frequency),
+                    None => frequency,
+                }
+            })
+            .collect()
+    }
+}
+
+impl Llama3Scaling {
+    /// Stretches long wavelengths, keeps short ones, interpolates between.
+    fn apply(&self, frequency: f64) -> f64 {
+        let wavelength = core::f64::consts::TAU / frequency;
+        let turns = self.original_max_position / wavelength;
+        if turns < self.low_freq_factor {
+            frequency / self.factor
+        } else if turns > self.high_freq_factor {
+            frequency
+        } else {
+            let keep =
+                (turns - self.low_freq_factor) / (self.high_freq_factor - self.low_freq_factor);
+            (1.0 - keep) * frequency / self.factor + keep * frequency
+        }
+    }
+}
+
+/// Cosines and sines for a range of positions, each `[1, 1, positions, head_dim / 2]`, in f32.
+#[derive(Debug, Clone)]
+pub struct RotaryTables {
+    cos: Tensor<4>,
+    sin: Tensor<4>,
+}
+
+impl RotaryTables {
+    /// Computes the tables in f64 and rounds once.
+    pub fn new(
+        config: &RotaryConfig,
+        head_dim: usize,
+        positions: Range<usize>,
+        device: &Device,
+    ) -> Self {
+        let frequencies = config.frequencies(head_dim);
+        let table = |f: fn(f64) -> f64| {
+            let values: Vec<f32> = positions
+                .clone()
+                .flat_map(|t| frequencies.iter().map(move |w| f(t as f64 * w) as f32))
+                .collect();
+            let shape = [1, 1, positions.len(), frequencies.len()];
+            Tensor::from_data(TensorData::new(values, shape), device)
+        };
+        Self {
+            cos: table(f64::cos),
+            sin: table(f64::sin),
+        }
+    }
+
+    /// Rotates each pair `(x[i], x[i + head_dim/2])` by its position's angle, in f32.
+    ///
+    /// # Shapes
+    /// - input `[batch, heads, positions, head_dim]`
+    /// - output the same
+    pub fn rotate(&self, x: Tensor<4>) -> Tensor<4> {
+        let dtype = x.dtype();
+        let x = if dtype == DType::F64 {
+            x
+        } else {
+            x.cast(FloatDType::F32)
+        };
+        let half = x.dims()[3] / 2;
+        let (a, b) = (x.clone().narrow(3, 0, half), x.narrow(3, half, half));
+        let (cos, sin) = (self.cos.clone(), self.sin.clone());
+        let turned_a = a.clone() * cos.clone() - b.clone() * sin.clone();
+        let turned_b = b * cos + a * sin;
+        Tensor::cat(vec![turned_a, turned_b], 3).cast(dtype)
+    }
+}

@@ -1,0 +1,186 @@
+//! One transformer block with its norms wherever the placement puts them.
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+
+use crate::attention::{Attention, AttentionConfig};
+use crate::error::ConfigError;
+use crate::feed_forward::{Activation, DenseFeedForward, DenseFeedForwardConfig, FeedForward};
+use crate::init::{InitConfig, Initializer};
+use crate::norm::NormStyle;
+use crate::pass::{Pass, Site};
+use crate::placement::{LayerNorms, Placement, ResidualNorms};
+use crate::residual::Residual;
+
+/// Configuration of one [`Block`] to be used in a model of your own.
+///
+/// ```
+/// use hybridnorm_core::{BlockConfig, Pass};
+/// use burn::tensor::{Device, Distribution, Tensor};
+///
+/// # #[cfg(feature = "flex")] {
+/// let device = Device::flex();
+/// let block = BlockConfig::new(64, 4, 160).with_placement("hybrid".parse()?).init(&device)?;
+/// let x = Tensor::<3>::random([2, 16, 64], Distribution::Default, &device);
+/// assert_eq!(block.forward(x, &mut Pass::causal()).dims(), [2, 16, 64]);
+/// # }
+/// # Ok::<(), hybridnorm_core::ConfigError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub struct BlockConfig {
+    /// Attention; its norms are set by the placement.
+    pub attention: AttentionConfig,
+    /// Inner width of the SwiGLU feed-forward layer.
+    pub d_ff: usize,
+    /// Where the norms stand.
+    pub placement: Placement,
+    /// How they normalise.
+    pub norm_style: NormStyle,
+    /// Initialisation.
+    pub init: InitConfig,
+    /// This block's index in the stack, from 0.
+    pub layer: usize,
+    /// Blocks in the stack.
+    pub n_layers: usize,
+}
+
+impl BlockConfig {
+    /// A HybridNorm* block, alone in its stack.
+    pub fn new(d_model: usize, n_heads: usize, d_ff: usize) -> Self {
+        Self {
+            attention: AttentionConfig::new(d_model, n_heads),
+            d_ff,
+            placement: Placement::default(),
+            norm_style: NormStyle::default(),
+            init: InitConfig::default(),
+            layer: 0,
+            n_layers: 1,
+        }
+    }
+
+    /// Puts the norms elsewhere.
+    #[must_use]
+    pub fn with_placement(mut self, placement: Placement) -> Self {
+        self.placement = placement;
+        self
+    }
+
+    /// Shares each key and value head among several query heads.
+    #[must_use]
+    pub fn with_kv_heads(mut self, n_kv_heads: usize) -> Self {
+        self.attention.n_kv_heads = n_kv_heads;
+        self
+    }
+
+    /// Says that this is block `layer` (from 0) of `n_layers`; placements and initialisations depend on it.
+    #[must_use]
+    pub fn at(mut self, layer: usize, n_layers: usize) -> Self {
+        (self.layer, self.n_layers) = (layer, n_layers);
+        self
+    }
+
+    /// Seeds the initialisation.
+    #[must_use]
+    pub fn with_seed(mut self, seed: u64) -> Self {
+        self.init.seed = seed;
+        self
+    }
+
+    /// Builds the block.
+    ///
+    /// # Errors
+    /// When a size or factor is not allowed; the error names it.
+    pub fn init(&self, device: &Device) -> Result<Block, ConfigError> {
+        let norms = self.placement.layer(self.layer, self.n_layers)?;
+        let d_model = self.attention.d_model;
+        let init = Initializer::new(
+            &self.init,
+            self.placement.default_init(),
+            d_model,
+            self.n_layers,
+        )?
+        .at_layer(self.layer);
+        let feed_forward = DenseFeedForwardConfig {
+            d_model,
+            d_ff: self.d_ff,
+            activation: Activation::SwiGlu,
+            bias: self.attention.bias,
+        };
+        let feed_forward = feed_forward.init(&init.at("feed_forward"), device)?;
+        let parts = BlockParts {
+            attention: &self.attention,
+            norms: &norms,
+            style: &self.norm_style,
+            layer: self.layer,
+        };
+        Block::new(parts, feed_forward, &init, device)
+    }
+}
+
+/// What a [`Block`] is made of beside its feed-forward layer.
+#[derive(Debug, Clone, Copy)]
+pub struct BlockParts<'a> {
+    /// Attention; `norms` decides which of its tensors are normalised.
+    pub attention: &'a AttentionConfig,
+    /// The placement's record for this layer.
+    pub norms: &'a LayerNorms,
+    /// How to normalise.
+    pub style: &'a NormStyle,
+    /// This block's index in the stack.
+    pub layer: usize,
+}
+
+/// One transformer block: attention and a feed-forward layer, each inside its [`Residual`].
+#[derive(Module, Debug)]
+pub struct Block<F: FeedForward = DenseFeedForward> {
+    /// Norms around attention.
+    pub attention_residual: Residual,
+    /// Attention.
+    pub attention: Attention,
+    /// Norms around the feed-forward layer.
+    pub feed_forward_residual: Residual,
+    /// The feed-forward layer.
+    pub feed_forward: F,
+}
+
+impl<F: FeedForward> Block<F> {
+    /// Assembles a block around `feed_forward`; `init` is the rule for this layer.
+    ///
+    /// # Errors
+    /// When a size or factor is not allowed.
+    pub fn new(
+        parts: BlockParts<'_>,
+        feed_forward: F,
+        init: &Initializer,
+        device: &Device,
+    ) -> Result<Self, ConfigError> {
+        let attention = AttentionConfig {
+            norms: parts.norms.qkv,
+            norm_style: parts.style.clone(),
+            ..parts.attention.clone()
+        };
+        let residual =
+            |record: &ResidualNorms| Residual::new(record, parts.style, attention.d_model, device);
+        Ok(Self {
+            attention_residual: residual(&parts.norms.attention)?,
+            feed_forward_residual: residual(&parts.norms.feed_forward)?,
+            attention: attention.init(parts.layer, &init.at("attention"), device)?,
+            feed_forward,
+        })
+    }
+
+    /// For HybridNorm (eq. 6): `Y = MHA_QKV(X) + X`, then `X⁺ = FFN(N(Y)) + N(Y)`.
+    ///
+    /// # Shapes
+    /// - input `[batch, seq, d_model]`
+    /// - output `[batch, seq, d_model]`
+    pub fn forward(&self, x: Tensor<3>, pass: &mut Pass<F::Report>) -> Tensor<3> {
+        let (attention, feed_forward) = (&self.attention, &self.feed_forward);
+        let y = self.attention_residual.wrap(x, |h| {
+            pass.tap(Site::Attention, |pass| attention.forward(h, pass))
+        });
+        self.feed_forward_residual.wrap(y, |h| {
+            pass.tap(Site::FeedForward, |pass| feed_forward.forward(h, pass))
+        })
+    }
+}

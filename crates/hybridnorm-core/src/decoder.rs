@@ -1,0 +1,435 @@
+//! A decoder-only language model: embedding, blocks, final norm, head.
+
+use burn::module::Module;
+use burn::nn::{Embedding, Linear};
+use burn::tensor::{Device, Int, Tensor};
+use serde::{Deserialize, Serialize};
+
+use crate::attention::AttentionConfig;
+use crate::attention::cache::KvCache;
+use crate::attention::rope::RotaryConfig;
+use crate::block::{Block, BlockParts};
+use crate::error::{ConfigError, positive, positive_real};
+use crate::feed_forward::{Activation, DenseFeedForward, DenseFeedForwardConfig, FeedForward};
+use crate::init::{InitConfig, InitScheme, Initializer, Role};
+use crate::norm::{Norm, NormStyle};
+use crate::pass::{Pass, Site};
+use crate::placement::Placement;
+
+/// Configuration of a [`Decoder`]. Unknown fields are refused when it is read from a file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DecoderConfig {
+    /// Tokens the tokenizer knows.
+    pub vocab_size: usize,
+    /// Rows of the embedding and the head; at least `vocab_size`. The rows beyond it are trained like the others and
+    /// never masked, as in the reference.
+    pub padded_vocab_size: usize,
+    /// Width of the stream.
+    pub d_model: usize,
+    /// Blocks.
+    pub n_layers: usize,
+    /// Query heads.
+    pub n_heads: usize,
+    /// Key/value heads.
+    pub n_kv_heads: usize,
+    /// Width of a head; `None` is d_model / n_heads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head_dim: Option<usize>,
+    /// Inner width of the feed-forward layer.
+    pub d_ff: usize,
+    /// Longest sequence the model is meant for, in tokens.
+    pub max_seq_len: usize,
+    /// Non-linearity of the feed-forward layer.
+    #[serde(default)]
+    pub activation: Activation,
+    /// Where the norms stand.
+    #[serde(default)]
+    pub placement: Placement,
+    /// How they normalise.
+    #[serde(default)]
+    pub norm: NormStyle,
+    /// A norm after the embedding; `None` leaves it to the placement.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub embedding_norm: Option<bool>,
+    /// A norm before the head; `None` leaves it to the placement.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub final_norm: Option<bool>,
+    /// Factor on the embedding's output (Gemma: √d_model).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub embedding_scale: Option<f64>,
+    /// Rotary position embedding.
+    #[serde(default)]
+    pub rope: RotaryConfig,
+    /// Biases on all linear layers, an untied head included.
+    #[serde(default)]
+    pub bias: bool,
+    /// Clamps queries, keys and values to ± this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clip_qkv: Option<f64>,
+    /// Factor on the attention scores; `None` is 1/√head_dim.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub softmax_scale: Option<f64>,
+    /// Soft cap on the attention scores.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attention_softcap: Option<f64>,
+    /// Tokens a query sees, itself included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sliding_window: Option<usize>,
+    /// Factor on the logits (`scale_logits` of the reference is 1/√d_model).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logit_scale: Option<f64>,
+    /// Soft cap on the logits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logit_softcap: Option<f64>,
+    /// The head shares the embedding's weights.
+    pub tied: bool,
+    /// Initialisation.
+    #[serde(default)]
+    pub init: InitConfig,
+}
+
+impl DecoderConfig {
+    /// The paper's defaults for the given sizes: HybridNorm*, SwiGLU of width 8/3·d_model, RoPE θ = 500000, tied head.
+    pub fn new(vocab_size: usize, d_model: usize, n_heads: usize, n_layers: usize) -> Self {
+        Self {
+            vocab_size,
+            padded_vocab_size: vocab_size,
+            d_model,
+            n_layers,
+            n_heads,
+            n_kv_heads: n_heads,
+            head_dim: None,
+            d_ff: (8 * d_model / 3).next_multiple_of(8),
+            max_seq_len: 4096,
+            activation: Activation::default(),
+            placement: Placement::default(),
+            norm: NormStyle::default(),
+            embedding_norm: None,
+            final_norm: None,
+            embedding_scale: None,
+            rope: RotaryConfig::default(),
+            bias: false,
+            clip_qkv: None,
+            softmax_scale: None,
+            attention_softcap: None,
+            sliding_window: None,
+            logit_scale: None,
+            logit_softcap: None,
+            tied: true,
+            init: InitConfig::default(),
+        }
+    }
+
+    /// Refuses what cannot be built.
+    ///
+    /// # Errors
+    /// Names the field, its value and what is allowed.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        for (field, value) in [
+            ("vocab_size", self.vocab_size),
+            ("n_layers", self.n_layers),
+            ("d_model", self.d_model),
+            ("d_ff", self.d_ff),
+            ("n_heads", self.n_heads),
+            ("max_seq_len", self.max_seq_len),
+        ] {
+            positive(field, value)?;
+        }
+        if self.padded_vocab_size < self.vocab_size {
+            return Err(ConfigError::new(
+                "padded_vocab_size",
+                self.padded_vocab_size,
+                format!("at least vocab_size = {}", self.vocab_size),
+            ));
+        }
+        if self.head_dim.is_none() && !self.d_model.is_multiple_of(self.n_heads) {
+            return Err(ConfigError::new(
+                "n_heads",
+                self.n_heads,
+                format!(
+                    "a divisor of d_model = {}, or an explicit head_dim",
+                    self.d_model
+                ),
+            ));
+        }
+        for (field, value) in [
+            ("embedding_scale", self.embedding_scale),
+            ("logit_scale", self.logit_scale),
+            ("logit_softcap", self.logit_softcap),
+        ] {
+            if let Some(value) = value {
+                positive_real(field, value)?;
+            }
+        }
+        positive_real("norm.epsilon", self.norm.epsilon)?;
+        self.attention().validate()?;
+        self.placement.equations(self.n_layers)?;
+        self.initializer()?;
+        Ok(())
+    }
+
+    /// The initialisation in use: the configured one, or the placement's default.
+    pub fn init_scheme(&self) -> InitScheme {
+        self.init.scheme.unwrap_or(self.placement.default_init())
+    }
+
+    /// Known clashes of this configuration, each a sentence; none of them is an error.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings: Vec<String> = self
+            .placement
+            .clash(self.init_scheme())
+            .into_iter()
+            .collect();
+        let unbounded = (0..self.n_layers).find(|layer| {
+            self.placement
+                .layer(*layer, self.n_layers)
+                .is_ok_and(|n| n.is_attention_unbounded())
+        });
+        if let Some(layer) = unbounded {
+            warnings.push(format!(
+                "placement \"{}\": nothing bounds the scale of attention's output in layer {layer} (no norm before it, none on values or context); the paper's QK-Post diverges this way",
+                self.placement
+            ));
+        }
+        warnings
+    }
+
+    /// The attention of every block; the placement sets its norms.
+    pub fn attention(&self) -> AttentionConfig {
+        AttentionConfig {
+            n_kv_heads: self.n_kv_heads,
+            head_dim: self.head_dim(),
+            norm_style: self.norm.clone(),
+            rope: Some(self.rope.clone()),
+            bias: self.bias,
+            clip_qkv: self.clip_qkv,
+            softmax_scale: self.softmax_scale,
+            softcap: self.attention_softcap,
+            window: self.sliding_window,
+            ..AttentionConfig::new(self.d_model, self.n_heads)
+        }
+    }
+
+    /// Width of a head.
+    pub fn head_dim(&self) -> usize {
+        self.head_dim
+            .unwrap_or_else(|| self.d_model.checked_div(self.n_heads).unwrap_or(0))
+    }
+
+    /// The rule that draws this model's parameters.
+    ///
+    /// # Errors
+    /// When a deviation is not allowed.
+    pub fn initializer(&self) -> Result<Initializer, ConfigError> {
+        let default = self.placement.default_init();
+        Initializer::new(&self.init, default, self.d_model, self.n_layers)
+    }
+
+    /// Builds the model with dense feed-forward layers.
+    ///
+    /// # Errors
+    /// As [`validate`](Self::validate).
+    pub fn init(&self, device: &Device) -> Result<Decoder, ConfigError> {
+        let config = DenseFeedForwardConfig {
+            d_model: self.d_model,
+            d_ff: self.d_ff,
+            activation: self.activation,
+            bias: self.bias,
+        };
+        self.init_with(device, |_layer, init| {
+            config.init(&init.at("feed_forward"), device)
+        })
+    }
+
+    /// Builds the model with feed-forward layers of the caller's own: `feed_forward(layer, rule for that layer)`.
+    ///
+    /// # Errors
+    /// As [`validate`](Self::validate), or what `feed_forward` returns.
+    pub fn init_with<F: FeedForward>(
+        &self,
+        device: &Device,
+        feed_forward: impl Fn(usize, &Initializer) -> Result<F, ConfigError>,
+    ) -> Result<Decoder<F>, ConfigError> {
+        self.validate()?;
+        let init = self.initializer()?;
+        let attention = self.attention();
+        let norm = |wanted: bool| {
+            wanted
+                .then(|| self.norm.around(self.d_model).init(device))
+                .transpose()
+        };
+        let blocks = (0..self.n_layers)
+            .map(|layer| {
+                let norms = self.placement.layer(layer, self.n_layers)?;
+                let init = init.at_layer(layer);
+                let parts = BlockParts {
+                    attention: &attention,
+                    norms: &norms,
+                    style: &self.norm,
+                    layer,
+                };
+                Block::new(parts, feed_forward(layer, &init)?, &init, device)
+            })
+            .collect::<Result<_, ConfigError>>()?;
+        let head = [(Role::Head, "head", self.padded_vocab_size)];
+        Ok(Decoder {
+            embedding: init.embedding(self.padded_vocab_size, device),
+            embedding_norm: norm(
+                self.embedding_norm
+                    .unwrap_or(self.placement.embedding_norm()),
+            )?,
+            blocks,
+            final_norm: norm(self.final_norm.unwrap_or(self.placement.final_norm()))?,
+            head: (!self.tied).then(|| init.linear(self.d_model, &head, self.bias, device)),
+            embedding_scale: self.embedding_scale,
+            logit_scale: self.logit_scale,
+            logit_softcap: self.logit_softcap,
+        })
+    }
+
+    /// Number of parameters of the dense model, without building it.
+    ///
+    /// # Errors
+    /// As [`validate`](Self::validate).
+    pub fn num_params(&self) -> Result<usize, ConfigError> {
+        self.validate()?;
+        let around =
+            |d: usize| d * (usize::from(self.norm.affine) * (1 + usize::from(self.norm.bias)));
+        let linear = |d_in: usize, d_out: usize| d_in * d_out + usize::from(self.bias) * d_out;
+        let (query, key_value) = (
+            self.n_heads * self.head_dim(),
+            self.n_kv_heads * self.head_dim(),
+        );
+        let branches = 1 + usize::from(self.activation.is_gated());
+        let mut total = self.padded_vocab_size * self.d_model;
+        if !self.tied {
+            total += linear(self.d_model, self.padded_vocab_size);
+        }
+        for layer in 0..self.n_layers {
+            let norms = self.placement.layer(layer, self.n_layers)?;
+            for record in [&norms.attention, &norms.feed_forward] {
+                let count = [record.stream, record.input, record.output, record.after];
+                total += around(self.d_model) * count.into_iter().filter(|on| *on).count();
+            }
+            let sites = [
+                (norms.qkv.query, query),
+                (norms.qkv.key, key_value),
+                (norms.qkv.value, key_value),
+                (norms.qkv.context, query),
+            ];
+            for (site, width) in sites {
+                let Some(site) = site else { continue };
+                let affine = site.affine && self.norm.attention_affine;
+                let d = match site.span {
+                    crate::NormSpan::PerHead => self.head_dim(),
+                    crate::NormSpan::FullWidth => width,
+                };
+                total += d * usize::from(affine) * (1 + usize::from(self.norm.bias));
+            }
+            total += linear(self.d_model, query + 2 * key_value) + linear(query, self.d_model);
+            total += linear(self.d_model, branches * self.d_ff) + linear(self.d_ff, self.d_model);
+        }
+        total += around(self.d_model)
+            * usize::from(self.final_norm.unwrap_or(self.placement.final_norm()));
+        total += around(self.d_model)
+            * usize::from(
+                self.embedding_norm
+                    .unwrap_or(self.placement.embedding_norm()),
+            );
+        Ok(total)
+    }
+}
+
+/// A decoder-only language model. Built by [`DecoderConfig::init`].
+#[derive(Module, Debug)]
+pub struct Decoder<F: FeedForward = DenseFeedForward> {
+    /// Token embedding `[padded_vocab_size, d_model]`.
+    pub embedding: Embedding,
+    /// Norm after the embedding.
+    pub embedding_norm: Option<Norm>,
+    /// The blocks.
+    pub blocks: Vec<Block<F>>,
+    /// Norm before the head.
+    pub final_norm: Option<Norm>,
+    /// The head `[d_model, padded_vocab_size]`; absent when tied to the embedding.
+    pub head: Option<Linear>,
+    #[module(skip)]
+    embedding_scale: Option<f64>,
+    #[module(skip)]
+    logit_scale: Option<f64>,
+    #[module(skip)]
+    logit_softcap: Option<f64>,
+}
+
+impl<F: FeedForward> Decoder<F> {
+    /// Logits of the token after each position.
+    ///
+    /// # Shapes
+    /// - `tokens` `[batch, seq]`
+    /// - output `[batch, seq, padded_vocab_size]`
+    pub fn forward(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
+        self.forward_in(tokens, &mut Pass::causal())
+    }
+
+    /// As [`forward`](Self::forward), in a pass of the caller's: document masking, a cache, a trace.
+    pub fn forward_in(&self, tokens: Tensor<2, Int>, pass: &mut Pass<F::Report>) -> Tensor<3> {
+        self.logits(self.hidden(tokens, pass))
+    }
+
+    /// The stream before the head.
+    ///
+    /// # Shapes
+    /// - `tokens` `[batch, seq]`
+    /// - output `[batch, seq, d_model]`
+    pub fn hidden(&self, tokens: Tensor<2, Int>, pass: &mut Pass<F::Report>) -> Tensor<3> {
+        let [_, seq] = tokens.dims();
+        let mut x = self.embedding.forward(tokens);
+        if let Some(scale) = self.embedding_scale {
+            x = x * scale;
+        }
+        if let Some(norm) = &self.embedding_norm {
+            x = norm.forward(x);
+        }
+        x = pass.tap(Site::Embedding, |_| x);
+        for block in &self.blocks {
+            x = block.forward(x, pass);
+            x = pass.tap(Site::Hidden, |_| x);
+        }
+        if let Some(cache) = pass.cache_mut() {
+            cache.advance(seq);
+        }
+        if let Some(norm) = &self.final_norm {
+            x = norm.forward(x);
+        }
+        pass.tap(Site::FinalNorm, |_| x)
+    }
+
+    /// The head.
+    ///
+    /// # Shapes
+    /// - `hidden` `[batch, seq, d_model]`
+    /// - output `[batch, seq, padded_vocab_size]`
+    pub fn logits(&self, hidden: Tensor<3>) -> Tensor<3> {
+        let [batch, seq, d_model] = hidden.dims();
+        let hidden = hidden.reshape([batch * seq, d_model]);
+        let logits = match &self.head {
+            Some(head) => head.forward(hidden),
+            None => hidden.matmul(self.embedding.weight.val().transpose()),
+        };
+        let [_, vocab] = logits.dims();
+        let mut logits = logits.reshape([batch, seq, vocab]);
+        if let Some(scale) = self.logit_scale {
+            logits = logits * scale;
+        }
+        if let Some(cap) = self.logit_softcap {
+            logits = (logits / cap).tanh() * cap;
+        }
+        logits
+    }
+
+    /// An empty cache for this model and at most `capacity` tokens.
+    pub fn new_cache(&self, capacity: usize) -> KvCache {
+        KvCache::new(self.blocks.len(), capacity)
+    }
+}

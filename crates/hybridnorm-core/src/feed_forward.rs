@@ -1,0 +1,150 @@
+//! The feed-forward sublayer: the trait a block is generic over, and the dense ones.
+
+use burn::module::Module;
+use burn::nn::Linear;
+use burn::tensor::{Device, Tensor, activation};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{ConfigError, positive};
+use crate::init::{Initializer, Role};
+use crate::pass::Pass;
+
+/// A feed-forward sublayer. `hybridnorm-moe` and a user's own layer plug into [`Block`](crate::Block) through it.
+pub trait FeedForward: Module {
+    /// What one layer reports of a forward pass besides its output (`()` for a dense layer, the routing for a
+    /// sparse one). A layer pushes it into [`Pass::reports`].
+    type Report;
+
+    /// # Shapes
+    /// - input `[batch, seq, d_model]`
+    /// - output `[batch, seq, d_model]`
+    fn forward(&self, x: Tensor<3>, pass: &mut Pass<Self::Report>) -> Tensor<3>;
+}
+
+/// The non-linearity of a [`DenseFeedForward`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Activation {
+    /// `silu(x·W_gate) ⊙ (x·W_up)`, arXiv 2002.05202. The paper's choice.
+    #[default]
+    SwiGlu,
+    /// `gelu_tanh(x·W_gate) ⊙ (x·W_up)`, as in Gemma.
+    GeGlu,
+    /// `gelu(x·W)`, exact (erf).
+    Gelu,
+    /// `relu(x·W)`.
+    Relu,
+}
+
+impl Activation {
+    /// Whether the input projection carries a gate beside the value.
+    pub fn is_gated(self) -> bool {
+        matches!(self, Self::SwiGlu | Self::GeGlu)
+    }
+}
+
+/// Configuration of a [`DenseFeedForward`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DenseFeedForwardConfig {
+    /// Width of the stream.
+    pub d_model: usize,
+    /// Inner width, per branch for the gated activations (paper.md §2.1: "FFN").
+    pub d_ff: usize,
+    /// Non-linearity.
+    #[serde(default)]
+    pub activation: Activation,
+    /// Biases on both projections.
+    #[serde(default)]
+    pub bias: bool,
+}
+
+impl DenseFeedForwardConfig {
+    /// Builds the layer with `init`'s rule.
+    ///
+    /// # Errors
+    /// When a width is zero.
+    pub fn init(
+        &self,
+        init: &Initializer,
+        device: &Device,
+    ) -> Result<DenseFeedForward, ConfigError> {
+        positive("d_model", self.d_model)?;
+        positive("d_ff", self.d_ff)?;
+        let up = (Role::FeedForwardInput, "up", self.d_ff);
+        let gate = (Role::FeedForwardInput, "gate", self.d_ff);
+        let columns = if self.activation.is_gated() {
+            vec![up, gate]
+        } else {
+            vec![up]
+        };
+        Ok(DenseFeedForward {
+            input: init.linear(self.d_model, &columns, self.bias, device),
+            output: init.linear(
+                self.d_ff,
+                &[(Role::FeedForwardOutput, "down", self.d_model)],
+                self.bias,
+                device,
+            ),
+            activation: self.activation,
+            d_ff: self.d_ff,
+        })
+    }
+}
+
+/// A dense feed-forward layer: SwiGLU by default.
+///
+/// As in the reference (`model.py`, `SwiGLU`), the input projection is fused and its *second* half is the gate.
+#[derive(Module, Debug)]
+pub struct DenseFeedForward {
+    /// `[d_model, d_ff]`, or `[d_model, 2·d_ff]` (value, then gate) for the gated activations.
+    pub input: Linear,
+    /// `[d_ff, d_model]`.
+    pub output: Linear,
+    #[module(skip)]
+    activation: Activation,
+    #[module(skip)]
+    d_ff: usize,
+}
+
+impl DenseFeedForward {
+    /// # Shapes
+    /// - input `[batch, seq, d_model]`
+    /// - output `[batch, seq, d_model]`
+    pub fn apply(&self, x: Tensor<3>) -> Tensor<3> {
+        let h = self.input.forward(x);
+        let h = match self.activation {
+            Activation::SwiGlu => {
+                let (value, gate) = self.halves(h);
+                activation::silu(gate) * value
+            }
+            Activation::GeGlu => {
+                let (value, gate) = self.halves(h);
+                activation::gelu_approximate(gate) * value
+            }
+            Activation::Gelu => activation::gelu(h),
+            Activation::Relu => activation::relu(h),
+        };
+        self.output.forward(h)
+    }
+
+    /// The non-linearity in use.
+    pub fn activation(&self) -> Activation {
+        self.activation
+    }
+
+    /// (value, gate), each `[batch, seq, d_ff]`.
+    fn halves(&self, h: Tensor<3>) -> (Tensor<3>, Tensor<3>) {
+        let value = h.clone().narrow(2, 0, self.d_ff);
+        let gate = h.narrow(2, self.d_ff, self.d_ff);
+        (value, gate)
+    }
+}
+
+impl FeedForward for DenseFeedForward {
+    type Report = ();
+
+    fn forward(&self, x: Tensor<3>, _pass: &mut Pass<()>) -> Tensor<3> {
+        self.apply(x)
+    }
+}

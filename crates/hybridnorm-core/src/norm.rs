@@ -1,0 +1,173 @@
+//! RMSNorm and LayerNorm over the last dimension.
+//!
+//! The statistics are computed in `f32` whatever the input's float type, the result is cast back, and only then
+//! multiplied by the learned scale (paper.md §1.4; `model.py`, `RMSLayerNorm`):
+//!
+//! ```text
+//! RMSNorm(x)   = x / sqrt(mean(x²) + ε) · weight (+ bias)
+//! LayerNorm(x) = (x − mean(x)) / sqrt(var(x) + ε) · weight (+ bias)      var is the biased one, over d
+//! ```
+
+use burn::module::{Module, Param};
+use burn::tensor::{DType, Device, FloatDType, Tensor};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{ConfigError, positive, positive_real};
+
+/// Which statistics a [`Norm`] removes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NormKind {
+    /// Root mean square only (arXiv 1910.07467). The paper's choice.
+    #[default]
+    Rms,
+    /// Mean and variance (arXiv 1607.06450).
+    Layer,
+}
+
+/// What all norms of a model share.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NormStyle {
+    /// RMSNorm or LayerNorm.
+    pub kind: NormKind,
+    /// ε, added to the mean square or variance.
+    pub epsilon: f64,
+    /// Learned scale on the norms around sublayers, on the embedding and before the head.
+    pub affine: bool,
+    /// Learned scale on the query, key, value and context norms inside attention.
+    pub attention_affine: bool,
+    /// Learned shift beside every learned scale.
+    pub bias: bool,
+}
+
+impl Default for NormStyle {
+    fn default() -> Self {
+        Self {
+            kind: NormKind::Rms,
+            epsilon: 1e-5,
+            affine: true,
+            attention_affine: true,
+            bias: false,
+        }
+    }
+}
+
+impl NormStyle {
+    /// The configuration of a norm of width `d` around a sublayer.
+    pub fn around(&self, d: usize) -> NormConfig {
+        NormConfig {
+            d,
+            kind: self.kind,
+            epsilon: self.epsilon,
+            affine: self.affine,
+            bias: self.bias,
+        }
+    }
+
+    /// The configuration of a norm of width `d` inside attention.
+    pub fn inside_attention(&self, d: usize) -> NormConfig {
+        NormConfig {
+            affine: self.attention_affine,
+            ..self.around(d)
+        }
+    }
+}
+
+/// Configuration of one [`Norm`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NormConfig {
+    /// Size of the dimension that is normalised.
+    pub d: usize,
+    /// RMSNorm or LayerNorm.
+    #[serde(default)]
+    pub kind: NormKind,
+    /// ε, added to the mean square or variance.
+    pub epsilon: f64,
+    /// Whether a scale is learned.
+    pub affine: bool,
+    /// Whether a shift is learned; has no effect without `affine`.
+    pub bias: bool,
+}
+
+impl NormConfig {
+    /// An affine RMSNorm of width `d` with ε = 1e-5 and no bias.
+    pub fn new(d: usize) -> Self {
+        NormStyle::default().around(d)
+    }
+
+    /// Builds the norm: scale ones, shift zeros.
+    ///
+    /// # Errors
+    /// When `d` is zero or ε is not a finite number above 0.
+    pub fn init(&self, device: &Device) -> Result<Norm, ConfigError> {
+        positive("norm.d", self.d)?;
+        positive_real("norm.epsilon", self.epsilon)?;
+        Ok(Norm {
+            weight: self
+                .affine
+                .then(|| Param::from_tensor(Tensor::ones([self.d], device))),
+            bias: (self.affine && self.bias)
+                .then(|| Param::from_tensor(Tensor::zeros([self.d], device))),
+            kind: self.kind,
+            epsilon: self.epsilon,
+        })
+    }
+}
+
+/// RMSNorm or LayerNorm over the last dimension. Built by [`NormConfig::init`].
+#[derive(Module, Debug)]
+pub struct Norm {
+    /// Learned scale, `[d]`; absent when the norm is not affine.
+    pub weight: Option<Param<Tensor<1>>>,
+    /// Learned shift, `[d]`.
+    pub bias: Option<Param<Tensor<1>>>,
+    #[module(skip)]
+    kind: NormKind,
+    #[module(skip)]
+    epsilon: f64,
+}
+
+impl Norm {
+    /// Normalises the last dimension.
+    ///
+    /// # Shapes
+    /// - input `[.., d]`
+    /// - output `[.., d]`
+    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        let dtype = x.dtype();
+        let x = if dtype == DType::F64 {
+            x
+        } else {
+            x.cast(FloatDType::F32)
+        };
+        let x = match self.kind {
+            NormKind::Rms => x,
+            NormKind::Layer => {
+                let mean = x.clone().mean_dim(D - 1);
+                x - mean
+            }
+        };
+        let mean_square = x.clone().square().mean_dim(D - 1);
+        let y = x * (mean_square + self.epsilon).sqrt().recip();
+        let mut y = y.cast(dtype);
+        if let Some(weight) = &self.weight {
+            y = y * weight.val().unsqueeze();
+        }
+        if let Some(bias) = &self.bias {
+            y = y + bias.val().unsqueeze();
+        }
+        y
+    }
+
+    /// The ε in use.
+    pub fn epsilon(&self) -> f64 {
+        self.epsilon
+    }
+
+    /// RMSNorm or LayerNorm.
+    pub fn kind(&self) -> NormKind {
+        self.kind
+    }
+}

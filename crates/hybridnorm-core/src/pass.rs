@@ -1,0 +1,184 @@
+//! One forward pass: what its layers share (mask, rotary tables, key/value cache) and what they report.
+
+use burn::tensor::{Bool, Device, Int, Tensor};
+
+use crate::attention::cache::KvCache;
+use crate::attention::mask;
+use crate::attention::rope::{RotaryConfig, RotaryTables};
+
+/// What a token may attend to, beside "nothing after itself".
+#[derive(Debug)]
+enum Context {
+    /// Everything before it.
+    Causal,
+    /// Everything before it in its own document; ids `[batch, seq]`.
+    Documents(Tensor<2, Int>),
+    /// Everything before it, including what the cache holds.
+    Cached(KvCache),
+}
+
+/// The state of one forward pass through a stack of blocks. `R` is what a feed-forward layer reports.
+///
+/// ```
+/// # use hybridnorm_core::Pass;
+/// let mut pass = Pass::<()>::causal();                // plain training
+/// let mut pass = Pass::<()>::causal().traced();       // and keep every layer's output
+/// ```
+#[derive(Debug)]
+pub struct Pass<R = ()> {
+    context: Context,
+    masks: Vec<(Option<usize>, Tensor<4, Bool>)>,
+    rotary: Vec<(RotaryConfig, usize, RotaryTables)>,
+    trace: Option<Trace>,
+    /// What the feed-forward layers reported, in layer order.
+    pub reports: Vec<R>,
+}
+
+/// Every layer's output of one forward pass. All tensors are `[batch, seq, d_model]`.
+#[derive(Debug, Default)]
+pub struct Trace {
+    /// Input of block 0.
+    pub embedding: Option<Tensor<3>>,
+    /// Attention's output in each block, before the residual connection sees it.
+    pub attention: Vec<Tensor<3>>,
+    /// The feed-forward layer's output in each block, before the residual connection sees it.
+    pub feed_forward: Vec<Tensor<3>>,
+    /// Output of each block.
+    pub hidden: Vec<Tensor<3>>,
+    /// Output of the final norm.
+    pub final_norm: Option<Tensor<3>>,
+}
+
+/// A place of a [`Trace`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Site {
+    Embedding,
+    Attention,
+    FeedForward,
+    Hidden,
+    FinalNorm,
+}
+
+impl<R> Pass<R> {
+    /// Every token attends to itself and all tokens before it.
+    pub fn causal() -> Self {
+        Self::new(Context::Causal)
+    }
+
+    /// As [`causal`](Self::causal), but never across documents.
+    ///
+    /// # Shapes
+    /// - `documents` `[batch, seq]`: the number of the document each token belongs to
+    pub fn documents(documents: Tensor<2, Int>) -> Self {
+        Self::new(Context::Documents(documents))
+    }
+
+    /// Continues the sequence that `cache` holds; get it back with [`into_cache`](Self::into_cache).
+    pub fn cached(cache: KvCache) -> Self {
+        Self::new(Context::Cached(cache))
+    }
+
+    fn new(context: Context) -> Self {
+        Self {
+            context,
+            masks: Vec::new(),
+            rotary: Vec::new(),
+            trace: None,
+            reports: Vec::new(),
+        }
+    }
+
+    /// Keeps every layer's output, see [`into_trace`](Self::into_trace).
+    #[must_use]
+    pub fn traced(mut self) -> Self {
+        self.trace = Some(Trace::default());
+        self
+    }
+
+    /// The layers' outputs, if this pass was [`traced`](Self::traced).
+    pub fn into_trace(self) -> Option<Trace> {
+        self.trace
+    }
+
+    /// The cache, extended by this pass's tokens, if it was [`cached`](Self::cached).
+    pub fn into_cache(self) -> Option<KvCache> {
+        match self.context {
+            Context::Cached(cache) => Some(cache),
+            Context::Causal | Context::Documents(_) => None,
+        }
+    }
+
+    pub(crate) fn cache_mut(&mut self) -> Option<&mut KvCache> {
+        match &mut self.context {
+            Context::Cached(cache) => Some(cache),
+            Context::Causal | Context::Documents(_) => None,
+        }
+    }
+
+    /// Tokens that lie before this pass's first one.
+    pub(crate) fn offset(&self) -> usize {
+        match &self.context {
+            Context::Cached(cache) => cache.len(),
+            Context::Causal | Context::Documents(_) => 0,
+        }
+    }
+
+    /// Where attention is forbidden, `[1 or batch, 1, n_query, n_key]`; made once for each window size.
+    pub(crate) fn mask(
+        &mut self,
+        window: Option<usize>,
+        n_query: usize,
+        device: &Device,
+    ) -> Tensor<4, Bool> {
+        if let Some((_, mask)) = self.masks.iter().find(|(known, _)| *known == window) {
+            return mask.clone();
+        }
+        let mut mask = mask::causal(n_query, self.offset(), window, device);
+        if let Context::Documents(documents) = &self.context {
+            mask = mask.bool_or(mask::across_documents(documents.clone()));
+        }
+        self.masks.push((window, mask.clone()));
+        mask
+    }
+
+    /// The rotary tables for this pass's positions; made once for each rotary configuration.
+    pub(crate) fn rotary(
+        &mut self,
+        config: &RotaryConfig,
+        head_dim: usize,
+        n_query: usize,
+        device: &Device,
+    ) -> RotaryTables {
+        let known = self
+            .rotary
+            .iter()
+            .find(|(known, dim, _)| known == config && *dim == head_dim);
+        if let Some((_, _, tables)) = known {
+            return tables.clone();
+        }
+        let positions = self.offset()..self.offset() + n_query;
+        let tables = RotaryTables::new(config, head_dim, positions, device);
+        self.rotary.push((config.clone(), head_dim, tables.clone()));
+        tables
+    }
+
+    /// Runs a branch and keeps its output if this pass is traced.
+    pub(crate) fn tap(
+        &mut self,
+        site: Site,
+        branch: impl FnOnce(&mut Self) -> Tensor<3>,
+    ) -> Tensor<3> {
+        let y = branch(self);
+        if let Some(trace) = &mut self.trace {
+            let y = y.clone();
+            match site {
+                Site::Embedding => trace.embedding = Some(y),
+                Site::Attention => trace.attention.push(y),
+                Site::FeedForward => trace.feed_forward.push(y),
+                Site::Hidden => trace.hidden.push(y),
+                Site::FinalNorm => trace.final_norm = Some(y),
+            }
+        }
+        y
+    }
+}

@@ -1,0 +1,5 @@
+//! The library behind the `hybridnorm-train` program.
+#![warn(missing_docs)]
+#![recursion_limit = "256"]
+
+pub mod recipe;
