@@ -3,3 +3,4 @@
 #![recursion_limit = "256"]
 
 pub mod recipe;
+pub mod run;

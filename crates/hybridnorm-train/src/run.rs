@@ -1,0 +1,152 @@
+//! The whole of a run in one record: what `config.toml` in a run directory holds.
+
+use std::path::PathBuf;
+
+use hybridnorm_core::DecoderConfig;
+use serde::{Deserialize, Serialize};
+
+use crate::recipe::{AdamWConfig, Schedule, ScheduleShape};
+
+/// Everything that decides a run's numbers. Unknown fields are refused; `plan` prints every default.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunConfig {
+    /// What it learns from.
+    #[serde(default)]
+    pub data: DataConfig,
+    /// How long, in what batches, how often it reports.
+    #[serde(default)]
+    pub training: TrainingConfig,
+    /// Learning rate over time.
+    #[serde(default)]
+    pub schedule: ScheduleConfig,
+    /// Optimiser.
+    #[serde(default)]
+    pub optimizer: AdamWConfig,
+    /// The model.
+    pub model: DecoderConfig,
+}
+
+/// What a run learns from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DataConfig {
+    /// A file or folder of `.txt`, `.md` or `.jsonl`; absent, the source text of the crates pinned in `Cargo.lock`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
+    /// `byte`, or the path of a Hugging Face `tokenizer.json`.
+    pub tokenizer: String,
+    /// Share of the documents, by hash, that is held out for validation.
+    pub validation_fraction: f64,
+}
+
+impl Default for DataConfig {
+    fn default() -> Self {
+        Self {
+            path: None,
+            tokenizer: "byte".to_string(),
+            validation_fraction: 0.05,
+        }
+    }
+}
+
+/// How long a run is, in what batches, how often it reports.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainingConfig {
+    /// Optimiser steps.
+    pub steps: u64,
+    /// Tokens in a sequence.
+    pub seq: usize,
+    /// Sequences in an optimiser step (the global batch).
+    pub batch: usize,
+    /// Sequences in one forward and backward pass; divides `batch`, the quotient is accumulated and averaged.
+    pub micro_batch: usize,
+    /// Seed of the data order. The initialisation has its own, in `model.init.seed`.
+    pub seed: u64,
+    /// Steps between two evaluations on the validation split; 0 evaluates at the end only.
+    pub eval_every: u64,
+    /// Sequences in an evaluation during training; the one at the end sees up to four times as many.
+    pub eval_sequences: usize,
+    /// Steps between two checkpoints; 0 writes one at the end only.
+    pub checkpoint_every: u64,
+}
+
+impl Default for TrainingConfig {
+    fn default() -> Self {
+        Self {
+            steps: 500,
+            seq: 256,
+            batch: 8,
+            micro_batch: 8,
+            seed: 6198,
+            eval_every: 100,
+            eval_sequences: 64,
+            checkpoint_every: 100,
+        }
+    }
+}
+
+impl TrainingConfig {
+    /// Tokens in an optimiser step.
+    pub fn tokens_per_step(&self) -> u64 {
+        (self.batch * self.seq) as u64
+    }
+
+    /// Micro-batches in an optimiser step.
+    pub fn accumulation(&self) -> usize {
+        self.batch / self.micro_batch
+    }
+}
+
+/// Learning rate over time, in tokens.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ScheduleConfig {
+    /// How it falls after the warm-up.
+    pub shape: ScheduleShape,
+    /// Highest learning rate.
+    pub lr: f64,
+    /// Lowest learning rate, as a share of the highest.
+    pub floor: f64,
+    /// Tokens of linear warm-up; absent, 5 % of the run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warmup_tokens: Option<u64>,
+    /// Learning rate at the very start; absent, a tenth of the highest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warmup_from: Option<f64>,
+}
+
+impl Default for ScheduleConfig {
+    fn default() -> Self {
+        Self {
+            shape: ScheduleShape::Cosine,
+            lr: 3e-4,
+            floor: 0.1,
+            warmup_tokens: None,
+            warmup_from: Some(0.0),
+        }
+    }
+}
+
+impl RunConfig {
+    /// The schedule in tokens, over the whole run.
+    pub fn schedule(&self) -> Schedule {
+        let total = self.training.steps * self.training.tokens_per_step();
+        let ScheduleConfig {
+            shape,
+            lr,
+            floor,
+            warmup_tokens,
+            warmup_from,
+        } = self.schedule;
+        Schedule {
+            shape,
+            peak: lr,
+            floor,
+            warmup_from,
+            warmup: warmup_tokens.unwrap_or(total / 20),
+            total,
+        }
+    }
+}
