@@ -4,3 +4,4 @@
 
 pub mod recipe;
 pub mod run;
+pub mod verify;

@@ -1,0 +1,3 @@
+//! How good a model is, and compared with what.
+
+pub mod yardstick;
