@@ -34,7 +34,9 @@ pub enum InteropError {
         name: String,
     },
     /// A tensor has a type that is not read here.
-    #[error("tensor \"{name}\" in {path} has type {dtype}; readable are F16, BF16, F32, F64, I32, I64, U8 and BOOL")]
+    #[error(
+        "tensor \"{name}\" in {path} has type {dtype}; readable are F16, BF16, F32, F64, I32, I64, U8 and BOOL"
+    )]
     Dtype {
         /// The file.
         path: PathBuf,

@@ -66,12 +66,20 @@ impl<N: Fn(&str) -> Option<NamedTensor>> Loader<'_, N> {
         }
         let array = self.file.array(&name).map_err(|error| error.to_string())?;
         self.used.insert(name.clone());
-        let array = if transposed { array.transposed() } else { array };
+        let array = if transposed {
+            array.transposed()
+        } else {
+            array
+        };
         if array.shape != shape {
             return Err(format!(
                 "\"{name}\" has shape {:?}, {path} needs {shape:?}{}",
                 array.shape,
-                if transposed { " (both as [in, out])" } else { "" }
+                if transposed {
+                    " (both as [in, out])"
+                } else {
+                    ""
+                }
             ));
         }
         Ok(array.to_f32())
@@ -92,7 +100,11 @@ impl<N: Fn(&str) -> Option<NamedTensor>> ModuleMapper for Loader<'_, N> {
             Ok(data) => param.map(|old| {
                 let (device, requires_grad) = (old.device(), old.is_require_grad());
                 let new = Tensor::from_data(data, &device).detach();
-                if requires_grad { new.require_grad() } else { new }
+                if requires_grad {
+                    new.require_grad()
+                } else {
+                    new
+                }
             }),
             Err(problem) => {
                 self.problems.push(problem);
@@ -125,6 +137,7 @@ impl ModuleVisitor for Snapshot {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        self.found.push((self.path.join("."), param.id, param.val().into_data()));
+        self.found
+            .push((self.path.join("."), param.id, param.val().into_data()));
     }
 }

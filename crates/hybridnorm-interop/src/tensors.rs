@@ -111,10 +111,13 @@ impl TensorFile {
     /// # Errors
     /// When there is no such tensor, or its type is not a plain number.
     pub fn array(&self, name: &str) -> Result<Array, InteropError> {
-        let info = self.metadata.info(name).ok_or_else(|| InteropError::Missing {
-            path: self.path.clone(),
-            name: name.to_string(),
-        })?;
+        let info = self
+            .metadata
+            .info(name)
+            .ok_or_else(|| InteropError::Missing {
+                path: self.path.clone(),
+                name: name.to_string(),
+            })?;
         let (start, end) = info.data_offsets;
         let bytes = &self.map[self.header + start..self.header + end];
         let values = decode(info.dtype, bytes).ok_or_else(|| InteropError::Dtype {
@@ -132,7 +135,12 @@ impl TensorFile {
 /// Little-endian numbers of type `dtype`, or `None` where the type is not read here.
 fn decode(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f64>> {
     fn each<const N: usize>(bytes: &[u8], read: impl Fn([u8; N]) -> f64) -> Vec<f64> {
-        bytes.as_chunks::<N>().0.iter().map(|chunk| read(*chunk)).collect()
+        bytes
+            .as_chunks::<N>()
+            .0
+            .iter()
+            .map(|chunk| read(*chunk))
+            .collect()
     }
     Some(match dtype {
         Dtype::F64 => each(bytes, f64::from_le_bytes),

@@ -161,7 +161,9 @@ impl OfficialConfig {
             "relu" => Activation::Relu,
             other => return unsupported("activation_type", other, "swiglu, gelu or relu"),
         };
-        let hidden = self.mlp_hidden_size.unwrap_or(self.mlp_ratio * self.d_model);
+        let hidden = self
+            .mlp_hidden_size
+            .unwrap_or(self.mlp_ratio * self.d_model);
         let multi_query = self.multi_query_attention == Some(true);
         let config = DecoderConfig {
             vocab_size: self.vocab_size,
@@ -169,9 +171,15 @@ impl OfficialConfig {
             d_model: self.d_model,
             n_layers: self.n_layers,
             n_heads: self.n_heads,
-            n_kv_heads: self.n_kv_heads.unwrap_or(if multi_query { 1 } else { self.n_heads }),
+            n_kv_heads: self
+                .n_kv_heads
+                .unwrap_or(if multi_query { 1 } else { self.n_heads }),
             head_dim: None,
-            d_ff: if activation.is_gated() { hidden / 2 } else { hidden },
+            d_ff: if activation.is_gated() {
+                hidden / 2
+            } else {
+                hidden
+            },
             max_seq_len: self.max_sequence_length,
             activation,
             placement: self.placement()?,
@@ -188,7 +196,9 @@ impl OfficialConfig {
             softmax_scale: None,
             attention_softcap: None,
             sliding_window: None,
-            logit_scale: self.scale_logits.then(|| 1.0 / (self.d_model as f64).sqrt()),
+            logit_scale: self
+                .scale_logits
+                .then(|| 1.0 / (self.d_model as f64).sqrt()),
             logit_softcap: None,
             tied: self.weight_tying,
             init: self.init()?,
@@ -202,13 +212,25 @@ impl OfficialConfig {
             return unsupported("alibi", true, "only rotary positions are implemented");
         }
         if !self.rope {
-            return unsupported("rope", false, "learned position embeddings are not implemented");
+            return unsupported(
+                "rope",
+                false,
+                "learned position embeddings are not implemented",
+            );
         }
         if self.block_type != "sequential" {
-            return unsupported("block_type", &self.block_type, "only sequential blocks are the paper's");
+            return unsupported(
+                "block_type",
+                &self.block_type,
+                "only sequential blocks are the paper's",
+            );
         }
         if self.attention_layer_norm {
-            return unsupported("attention_layer_norm", true, "use use_query_norm and use_key_norm instead");
+            return unsupported(
+                "attention_layer_norm",
+                true,
+                "use use_query_norm and use_key_norm instead",
+            );
         }
         for (field, value) in [
             ("attention_dropout", self.attention_dropout),
@@ -216,7 +238,11 @@ impl OfficialConfig {
             ("embedding_dropout", self.embedding_dropout),
         ] {
             if value != 0.0 {
-                return unsupported(field, value, "dropout is not implemented; all published runs use 0");
+                return unsupported(
+                    field,
+                    value,
+                    "dropout is not implemented; all published runs use 0",
+                );
             }
         }
         Ok(())
@@ -231,9 +257,8 @@ impl OfficialConfig {
             ffn_residual: self.ffn_residual_after_norm,
         };
         let special = self.norm_pos_special_config.as_deref().unwrap_or("");
-        let positions = positions::resolve(base, special, self.n_layers).or_else(|reason| {
-            unsupported("norm_pos_special_config", special, &reason)
-        })?;
+        let positions = positions::resolve(base, special, self.n_layers)
+            .or_else(|reason| unsupported("norm_pos_special_config", special, &reason))?;
         let site = |on: bool| on.then_some(NormSite::PER_HEAD);
         let qkv = QkvNormSites {
             query: site(self.use_query_norm),
@@ -271,7 +296,9 @@ impl OfficialConfig {
         Ok(InitConfig {
             scheme: Some(scheme),
             std: Some(self.init_std),
-            embedding_std: self.emb_init_std.or_else(|| self.scale_emb_init.then(scaled)),
+            embedding_std: self
+                .emb_init_std
+                .or_else(|| self.scale_emb_init.then(scaled)),
             cutoff: self.init_cutoff_factor.or(cutoff),
             ..InitConfig::default()
         })

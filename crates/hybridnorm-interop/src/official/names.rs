@@ -64,11 +64,26 @@ mod tests {
             ("embedding.weight", "transformer.wte.weight", false),
             ("head.weight", "transformer.ff_out.weight", true),
             ("head.bias", "transformer.ff_out.bias", false),
-            ("blocks.11.attention.qkv.weight", "transformer.blocks.11.att_proj.weight", true),
-            ("blocks.0.attention.norms.value.norm.weight", "transformer.blocks.0.v_norm.weight", false),
-            ("blocks.0.feed_forward_residual.stream.bias", "transformer.blocks.0.ff_norm.bias", false),
+            (
+                "blocks.11.attention.qkv.weight",
+                "transformer.blocks.11.att_proj.weight",
+                true,
+            ),
+            (
+                "blocks.0.attention.norms.value.norm.weight",
+                "transformer.blocks.0.v_norm.weight",
+                false,
+            ),
+            (
+                "blocks.0.feed_forward_residual.stream.bias",
+                "transformer.blocks.0.ff_norm.bias",
+                false,
+            ),
         ] {
-            let expected = NamedTensor { name: name.to_string(), transposed };
+            let expected = NamedTensor {
+                name: name.to_string(),
+                transposed,
+            };
             assert_eq!(name_of(path), Some(expected), "{path}");
         }
         assert_eq!(name_of("blocks.0.attention_residual.after.weight"), None);

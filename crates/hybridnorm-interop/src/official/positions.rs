@@ -32,7 +32,11 @@ impl Positions {
 type Changes = BTreeMap<usize, Vec<(String, bool)>>;
 
 /// `base` for every layer, changed as `special` says.
-pub(super) fn resolve(base: Positions, special: &str, n_layers: usize) -> Result<Vec<Positions>, String> {
+pub(super) fn resolve(
+    base: Positions,
+    special: &str,
+    n_layers: usize,
+) -> Result<Vec<Positions>, String> {
     let mut layers = vec![base; n_layers];
     for (layer, changes) in parse(special)? {
         let Some(positions) = layers.get_mut(layer) else {
@@ -56,7 +60,10 @@ fn parse(text: &str) -> Result<Changes, String> {
         let (layers, after) = layer_key(rest)?;
         let (entries, after) = entries(expect(after, ':')?)?;
         for layer in layers {
-            changes.entry(layer).or_default().extend(entries.iter().cloned());
+            changes
+                .entry(layer)
+                .or_default()
+                .extend(entries.iter().cloned());
         }
         rest = after.strip_prefix(',').unwrap_or(after);
     }
@@ -75,14 +82,19 @@ fn layer_key(text: &str) -> Result<(Vec<usize>, &str), String> {
     let layers = key
         .split(',')
         .filter(|part| !part.is_empty())
-        .map(|part| part.parse().map_err(|_| format!("'{part}' is not a layer number")))
+        .map(|part| {
+            part.parse()
+                .map_err(|_| format!("'{part}' is not a layer number"))
+        })
         .collect::<Result<_, _>>()?;
     Ok((layers, rest))
 }
 
 /// `{'key':True,..}`.
 fn entries(text: &str) -> Result<(Vec<(String, bool)>, &str), String> {
-    let (inner, rest) = expect(text, '{')?.split_once('}').ok_or("a '{' without '}'")?;
+    let (inner, rest) = expect(text, '{')?
+        .split_once('}')
+        .ok_or("a '{' without '}'")?;
     let entries = inner
         .split(',')
         .filter(|entry| !entry.is_empty())
@@ -127,14 +139,26 @@ mod tests {
         let multi = "_{(0,1):{'attn_norm':True,'ffn_residual':False}}_";
         assert_eq!(resolve(HYBRID, multi, 3), Ok(vec![PRE, PRE, HYBRID]));
         let two = "{0: {'attn_norm': True, 'ffn_residual': False}, 2: {'ffn_norm': False}}";
-        let last = Positions { ffn_norm: false, ..HYBRID };
+        let last = Positions {
+            ffn_norm: false,
+            ..HYBRID
+        };
         assert_eq!(resolve(HYBRID, two, 3), Ok(vec![PRE, HYBRID, last]));
         assert_eq!(resolve(HYBRID, "", 2), Ok(vec![HYBRID; 2]));
     }
 
     #[test]
     fn anything_else_is_refused() {
-        for text in ["{0:{'norm':True}}", "{5:{}}", "{0:{'attn_norm':1}}", "{0:", "{0:{}}x", "(", "{a:{}}", "{(0:{}}"] {
+        for text in [
+            "{0:{'norm':True}}",
+            "{5:{}}",
+            "{0:{'attn_norm':1}}",
+            "{0:",
+            "{0:{}}x",
+            "(",
+            "{a:{}}",
+            "{(0:{}}",
+        ] {
             assert!(resolve(HYBRID, text, 2).is_err(), "{text}");
         }
     }

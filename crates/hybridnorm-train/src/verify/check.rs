@@ -49,7 +49,11 @@ impl Check {
     pub fn close(what: impl Into<String>, found: &[f64], expected: &Array, own_error: f64) -> Self {
         let what = what.into();
         if found.len() != expected.values.len() {
-            let at = format!("{} values instead of {}", found.len(), expected.values.len());
+            let at = format!(
+                "{} values instead of {}",
+                found.len(),
+                expected.values.len()
+            );
             return Self::exact(what, false, at);
         }
         let largest = expected.values.iter().fold(0f64, |m, x| m.max(x.abs()));
@@ -65,19 +69,30 @@ impl Check {
         }
         let tolerance = FACTOR * own_error.max(largest * f64::from(f32::EPSILON) / 2.0);
         let (error, index) = worst;
-        let at = if error == 0.0 { String::new() } else { place(index, &expected.shape) };
+        let at = if error == 0.0 {
+            String::new()
+        } else {
+            place(index, &expected.shape)
+        };
         Self::new(what, error, tolerance, at)
     }
 
     /// The error as a share of what is allowed; infinite when nothing is.
     pub fn share(&self) -> f64 {
-        if self.error == 0.0 { 0.0 } else { self.error / self.tolerance }
+        if self.error == 0.0 {
+            0.0
+        } else {
+            self.error / self.tolerance
+        }
     }
 }
 
 /// The largest absolute difference of two equally long lists.
 pub fn largest_difference(a: &[f64], b: &[f64]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
+    a.iter()
+        .zip(b)
+        .map(|(a, b)| (a - b).abs())
+        .fold(0.0, f64::max)
 }
 
 /// `[1, 4, 7]` for a flat index.
@@ -100,27 +115,53 @@ mod tests {
     use super::*;
 
     fn array(values: &[f64]) -> Array {
-        Array { shape: vec![2, 2], values: values.to_vec() }
+        Array {
+            shape: vec![2, 2],
+            values: values.to_vec(),
+        }
     }
 
     #[test]
     fn the_worst_place_is_named() {
-        let check = Check::close("x", &[1.0, 2.0, 3.5, 4.0], &array(&[1.0, 2.0, 3.0, 4.0]), 1e-6);
+        let check = Check::close(
+            "x",
+            &[1.0, 2.0, 3.5, 4.0],
+            &array(&[1.0, 2.0, 3.0, 4.0]),
+            1e-6,
+        );
         assert!(!check.passed);
         assert_eq!((check.error, check.at.as_str()), (0.5, "[1, 0]"));
     }
 
     #[test]
     fn the_tolerance_is_the_references_error_times_the_factor() {
-        let check = Check::close("x", &[1.0, 2.0, 3.0, 4.0 + 7e-6], &array(&[1.0, 2.0, 3.0, 4.0]), 1e-6);
+        let check = Check::close(
+            "x",
+            &[1.0, 2.0, 3.0, 4.0 + 7e-6],
+            &array(&[1.0, 2.0, 3.0, 4.0]),
+            1e-6,
+        );
         assert!(check.passed && check.tolerance == FACTOR * 1e-6);
-        let check = Check::close("x", &[1.0, 2.0, 3.0, 4.0 + 9e-6], &array(&[1.0, 2.0, 3.0, 4.0]), 1e-6);
+        let check = Check::close(
+            "x",
+            &[1.0, 2.0, 3.0, 4.0 + 9e-6],
+            &array(&[1.0, 2.0, 3.0, 4.0]),
+            1e-6,
+        );
         assert!(!check.passed);
     }
 
     #[test]
     fn nan_and_missing_values_fail() {
-        assert!(!Check::close("x", &[f64::NAN, 2.0, 3.0, 4.0], &array(&[1.0, 2.0, 3.0, 4.0]), 1.0).passed);
+        assert!(
+            !Check::close(
+                "x",
+                &[f64::NAN, 2.0, 3.0, 4.0],
+                &array(&[1.0, 2.0, 3.0, 4.0]),
+                1.0
+            )
+            .passed
+        );
         assert!(!Check::close("x", &[1.0], &array(&[1.0, 2.0, 3.0, 4.0]), 1.0).passed);
     }
 }

@@ -28,10 +28,18 @@ pub fn run(dir: &CaseDir, device: &Device) -> Result<Vec<Check>, InteropError> {
 
     let mut checks = vec![Check::exact(
         "parameter count",
-        config.num_params()? == case.derived.n_params && model.num_params() == case.derived.n_params,
-        format!("{} built, {} expected", model.num_params(), case.derived.n_params),
+        config.num_params()? == case.derived.n_params
+            && model.num_params() == case.derived.n_params,
+        format!(
+            "{} built, {} expected",
+            model.num_params(),
+            case.derived.n_params
+        ),
     )];
-    let comparer = Comparer { case: &case, expected: &expected };
+    let comparer = Comparer {
+        case: &case,
+        expected: &expected,
+    };
     let tokens = inputs.array("input_ids")?;
     comparer.forward(&model, &tokens, &training, &mut checks)?;
     if let Some(greedy) = &case.greedy {
@@ -49,7 +57,11 @@ pub fn run(dir: &CaseDir, device: &Device) -> Result<Vec<Check>, InteropError> {
 fn layout(config: &DecoderConfig) -> Option<Check> {
     let text = serde_json::to_string(config).ok()?;
     let back: DecoderConfig = serde_json::from_str(&text).ok()?;
-    Some(Check::exact("configuration round trip", back == *config, ""))
+    Some(Check::exact(
+        "configuration round trip",
+        back == *config,
+        "",
+    ))
 }
 
 struct Comparer<'a> {
@@ -103,9 +115,17 @@ impl Comparer<'_> {
             .names()
             .into_iter()
             .filter(|name| name.starts_with("grad."))
-            .filter(|name| !found.iter().any(|(path, _)| *name == format!("grad.{path}")))
+            .filter(|name| {
+                !found
+                    .iter()
+                    .any(|(path, _)| *name == format!("grad.{path}"))
+            })
             .collect();
-        checks.push(Check::exact("every gradient is compared", missing.is_empty(), missing.join(", ")));
+        checks.push(Check::exact(
+            "every gradient is compared",
+            missing.is_empty(),
+            missing.join(", "),
+        ));
         Ok(())
     }
 
@@ -120,11 +140,26 @@ impl Comparer<'_> {
         };
         let single = self.expected.array(name)?;
         let double = format!("{name}64");
-        let double = self.expected.contains(&double).then(|| self.expected.array(&double)).transpose()?;
-        let listed = self.case.precision_f32_vs_f64.get(name).map(|p| p.max_abs_err);
-        let measured = double.as_ref().map(|d| largest_difference(&d.values, &single.values));
+        let double = self
+            .expected
+            .contains(&double)
+            .then(|| self.expected.array(&double))
+            .transpose()?;
+        let listed = self
+            .case
+            .precision_f32_vs_f64
+            .get(name)
+            .map(|p| p.max_abs_err);
+        let measured = double
+            .as_ref()
+            .map(|d| largest_difference(&d.values, &single.values));
         let own = listed.or(measured).or(self.loss_error(name)).unwrap_or(0.0);
-        Ok(Check::close(name, &found.values, double.as_ref().unwrap_or(&single), own))
+        Ok(Check::close(
+            name,
+            &found.values,
+            double.as_ref().unwrap_or(&single),
+            own,
+        ))
     }
 
     /// The error of the losses stands apart from the tensors'.
@@ -169,7 +204,9 @@ fn decode(model: &Decoder, greedy: &Greedy, device: &Device) -> Vec<Check> {
     let mut next = last(model.forward_in(ids(&greedy.prompt), &mut pass));
     let mut cached = vec![next];
     while cached.len() < count {
-        let Some(cache) = pass.into_cache() else { break };
+        let Some(cache) = pass.into_cache() else {
+            break;
+        };
         pass = Pass::cached(cache);
         next = last(model.forward_in(ids(&[next]), &mut pass));
         cached.push(next);
@@ -179,7 +216,15 @@ fn decode(model: &Decoder, greedy: &Greedy, device: &Device) -> Vec<Check> {
         at.map_or(String::new(), |at| format!("token {at}"))
     };
     vec![
-        Check::exact("greedy tokens, full forward", full == greedy.tokens, told(&full)),
-        Check::exact("greedy tokens, with cache", cached == greedy.tokens, told(&cached)),
+        Check::exact(
+            "greedy tokens, full forward",
+            full == greedy.tokens,
+            told(&full),
+        ),
+        Check::exact(
+            "greedy tokens, with cache",
+            cached == greedy.tokens,
+            told(&cached),
+        ),
     ]
 }

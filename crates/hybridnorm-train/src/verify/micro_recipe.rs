@@ -20,15 +20,27 @@ use super::values::{array_of, parameters};
 use crate::recipe::{AdamW, AdamWConfig, GradientNorms, GroupRule, clip_coefficient, params};
 
 /// Runs the checks whose files are there.
-pub(super) fn run(dir: &CaseDir, device: &Device, checks: &mut Vec<Check>) -> Result<(), InteropError> {
+pub(super) fn run(
+    dir: &CaseDir,
+    device: &Device,
+    checks: &mut Vec<Check>,
+) -> Result<(), InteropError> {
     if dir.has("lr_tables.json") {
         schedules(&dir.json::<Vec<Value>>("lr_tables.json")?, checks)?;
     }
     if dir.has("param_groups.json") {
-        groups(&dir.json::<Vec<GroupCase>>("param_groups.json")?, device, checks)?;
+        groups(
+            &dir.json::<Vec<GroupCase>>("param_groups.json")?,
+            device,
+            checks,
+        )?;
     }
     if dir.has("init_stats.json") {
-        initialisation(&dir.json::<Vec<InitCase>>("init_stats.json")?, device, checks)?;
+        initialisation(
+            &dir.json::<Vec<InitCase>>("init_stats.json")?,
+            device,
+            checks,
+        )?;
     }
     if dir.has("adamw.json") {
         adamw(dir, device, checks)?;
@@ -55,7 +67,9 @@ fn schedules(tables: &[Value], checks: &mut Vec<Check>) -> Result<(), InteropErr
         let total = table["t_max"].as_u64().or(table["max_steps"].as_u64());
         let settings = SchedulerSettings {
             name: name.to_string(),
-            t_warmup: table["t_warmup"].as_u64().ok_or_else(|| malformed("t_warmup"))?,
+            t_warmup: table["t_warmup"]
+                .as_u64()
+                .ok_or_else(|| malformed("t_warmup"))?,
             max_steps: total.ok_or_else(|| malformed("max_steps"))?,
             alpha_f: number("alpha_f").ok_or_else(|| malformed("alpha_f"))?,
             warmup_min_lr: number("warmup_min_lr"),
@@ -72,7 +86,12 @@ fn schedules(tables: &[Value], checks: &mut Vec<Check>) -> Result<(), InteropErr
             .map(|(t, lr)| ((schedule.at(t) - lr).abs(), t))
             .max_by(|a, b| a.0.total_cmp(&b.0))
             .ok_or_else(|| malformed("lr"))?;
-        checks.push(Check::new(format!("lr_tables {name}"), worst.0, 1e-12 * peak, format!("t = {}", worst.1)));
+        checks.push(Check::new(
+            format!("lr_tables {name}"),
+            worst.0,
+            1e-12 * peak,
+            format!("t = {}", worst.1),
+        ));
     }
     Ok(())
 }
@@ -87,7 +106,11 @@ struct GroupCase {
     no_decay: Vec<String>,
 }
 
-fn groups(cases: &[GroupCase], device: &Device, checks: &mut Vec<Check>) -> Result<(), InteropError> {
+fn groups(
+    cases: &[GroupCase],
+    device: &Device,
+    checks: &mut Vec<Check>,
+) -> Result<(), InteropError> {
     for case in cases {
         let mut config = DecoderConfig {
             placement: "hybrid-star".parse()?,
@@ -104,7 +127,11 @@ fn groups(cases: &[GroupCase], device: &Device, checks: &mut Vec<Check>) -> Resu
         let (mut decay, mut no_decay) = (BTreeSet::new(), BTreeSet::new());
         for param in params(&model) {
             let name = name_of(&param.path).map_or(param.path.clone(), |named| named.name);
-            if rule.decays(&param) { decay.insert(name) } else { no_decay.insert(name) };
+            if rule.decays(&param) {
+                decay.insert(name)
+            } else {
+                no_decay.insert(name)
+            };
         }
         let theirs = |names: &[String]| names.iter().cloned().collect::<BTreeSet<_>>();
         let odd: Vec<String> = decay
@@ -149,11 +176,16 @@ struct InitStats {
 
 /// Both sides are single draws. A deviation estimated from n values has standard error σ/√(2n), a mean σ/√n; two
 /// draws differ by √2 of that, and six of those are allowed. Extremes are compared where the draw is truncated.
-fn initialisation(cases: &[InitCase], device: &Device, checks: &mut Vec<Check>) -> Result<(), InteropError> {
+fn initialisation(
+    cases: &[InitCase],
+    device: &Device,
+    checks: &mut Vec<Check>,
+) -> Result<(), InteropError> {
     for (number, case) in cases.iter().enumerate() {
         let shape = |name: &str| case.params.get(name).map(|stats| stats.shape.clone());
         let embedding = shape("transformer.wte.weight").ok_or_else(|| malformed("wte"))?;
-        let qkv = shape("transformer.blocks.0.att_proj.weight").ok_or_else(|| malformed("att_proj"))?;
+        let qkv =
+            shape("transformer.blocks.0.att_proj.weight").ok_or_else(|| malformed("att_proj"))?;
         let head_dim = shape("transformer.blocks.0.q_norm.weight").map_or(64, |shape| shape[0]);
         let flag = |name: &str| shape(&format!("transformer.blocks.0.{name}.weight")).is_some();
         let official: OfficialConfig = serde_json::from_value(json!({
@@ -172,12 +204,18 @@ fn initialisation(cases: &[InitCase], device: &Device, checks: &mut Vec<Check>) 
         for (name, stats) in &case.params {
             let what = format!("init_stats {number} ({}) {name}", case.init_fn);
             checks.push(match found.get(name) {
-                Some(array) if array.shape == stats.shape => compare_stats(what, &array.values, stats),
+                Some(array) if array.shape == stats.shape => {
+                    compare_stats(what, &array.values, stats)
+                }
                 Some(array) => Check::exact(what, false, format!("shape {:?}", array.shape)),
                 None => Check::exact(what, false, "no such parameter"),
             });
         }
-        checks.push(Check::exact(format!("init_stats {number} parameters"), found.len() == case.params.len(), ""));
+        checks.push(Check::exact(
+            format!("init_stats {number} parameters"),
+            found.len() == case.params.len(),
+            "",
+        ));
     }
     Ok(())
 }
@@ -194,9 +232,18 @@ fn compare_stats(what: String, values: &[f64], stats: &InitStats) -> Check {
     let largest = values.iter().fold(0f64, |m, x| m.max(x.abs())) / stats.std;
     let theirs = stats.max.max(-stats.min) / stats.std;
     // At three deviations the parent's σ shows: nothing may lie beyond. Six are far out in the tail of a plain normal.
-    let beyond = if theirs < 3.05 && largest > 3.05 { f64::INFINITY } else { 0.0 };
+    let beyond = if theirs < 3.05 && largest > 3.05 {
+        f64::INFINITY
+    } else {
+        0.0
+    };
     let worst = mean_error.max(std_error).max(beyond);
-    Check::new(what, worst, 6.0, format!("standard errors; std {std:.5} against {:.5}", stats.std))
+    Check::new(
+        what,
+        worst,
+        6.0,
+        format!("standard errors; std {std:.5} against {:.5}", stats.std),
+    )
 }
 
 #[derive(Deserialize)]
@@ -228,21 +275,46 @@ struct Bag {
 fn adamw(dir: &CaseDir, device: &Device, checks: &mut Vec<Check>) -> Result<(), InteropError> {
     let case: AdamWCase = dir.json("adamw.json")?;
     let values = Values::open(dir, "adamw.safetensors")?;
-    let names: Vec<&String> = case.groups.iter().flat_map(|group| &group.param_names).collect();
+    let names: Vec<&String> = case
+        .groups
+        .iter()
+        .flat_map(|group| &group.param_names)
+        .collect();
     let is_norm = |name: &str| name.ends_with("norm.weight") || name.ends_with("ln_f.weight");
     let is_embedding = |name: &str| name.ends_with("wte.weight");
     let of = |wanted: &dyn Fn(&str) -> bool| -> Vec<String> {
-        names.iter().filter(|name| wanted(name)).map(|name| name.to_string()).collect()
+        names
+            .iter()
+            .filter(|name| wanted(name))
+            .map(|name| name.to_string())
+            .collect()
     };
     let embeddings = of(&is_embedding);
     let norms = of(&is_norm);
     let matrices = of(&|name| !is_norm(name) && !is_embedding(name));
     let matrix = |name: &String| -> Result<Param<Tensor<2>>, InteropError> {
-        Ok(Param::from_tensor(values.tensor(&format!("init.{name}"), device)?))
+        Ok(Param::from_tensor(
+            values.tensor(&format!("init.{name}"), device)?,
+        ))
     };
     let mut bag = Bag {
-        embedding: embeddings.iter().map(|name| Ok(burn::nn::Embedding { weight: matrix(name)? })).collect::<Result<_, InteropError>>()?,
-        matrices: matrices.iter().map(|name| Ok(Linear { weight: matrix(name)?, bias: None })).collect::<Result<_, InteropError>>()?,
+        embedding: embeddings
+            .iter()
+            .map(|name| {
+                Ok(burn::nn::Embedding {
+                    weight: matrix(name)?,
+                })
+            })
+            .collect::<Result<_, InteropError>>()?,
+        matrices: matrices
+            .iter()
+            .map(|name| {
+                Ok(Linear {
+                    weight: matrix(name)?,
+                    bias: None,
+                })
+            })
+            .collect::<Result<_, InteropError>>()?,
         norms: norms
             .iter()
             .map(|name| {
@@ -263,33 +335,67 @@ fn adamw(dir: &CaseDir, device: &Device, checks: &mut Vec<Check>) -> Result<(), 
         decay_embeddings: false,
     };
     let mut optimizer = AdamW::new(config.clone(), &bag);
-    for AdamWStep { step, lr, total_grad_norm } in case.steps {
+    for AdamWStep {
+        step,
+        lr,
+        total_grad_norm,
+    } in case.steps
+    {
         let mut grads = GradientsParams::new();
         for (name, embedding) in embeddings.iter().zip(&bag.embedding) {
-            grads.register(embedding.weight.id, values.tensor::<2>(&format!("grad{step}.{name}"), device)?.inner());
+            grads.register(
+                embedding.weight.id,
+                values
+                    .tensor::<2>(&format!("grad{step}.{name}"), device)?
+                    .inner(),
+            );
         }
         for (name, linear) in matrices.iter().zip(&bag.matrices) {
-            grads.register(linear.weight.id, values.tensor::<2>(&format!("grad{step}.{name}"), device)?.inner());
+            grads.register(
+                linear.weight.id,
+                values
+                    .tensor::<2>(&format!("grad{step}.{name}"), device)?
+                    .inner(),
+            );
         }
         for (name, norm) in norms.iter().zip(&bag.norms) {
             if let Some(weight) = &norm.weight {
-                grads.register(weight.id, values.tensor::<1>(&format!("grad{step}.{name}"), device)?.inner());
+                grads.register(
+                    weight.id,
+                    values
+                        .tensor::<1>(&format!("grad{step}.{name}"), device)?
+                        .inner(),
+                );
             }
         }
-        let norm = GradientNorms::measure(&grads, &bag).map_err(|_| malformed("gradients"))?.global();
+        let norm = GradientNorms::measure(&grads, &bag)
+            .map_err(|_| malformed("gradients"))?
+            .global();
         let relative = (norm / total_grad_norm - 1.0).abs();
-        checks.push(Check::new("adamw total_grad_norm, relative", relative, FACTOR * f64::from(f32::EPSILON), format!("step {step}")));
+        checks.push(Check::new(
+            "adamw total_grad_norm, relative",
+            relative,
+            FACTOR * f64::from(f32::EPSILON),
+            format!("step {step}"),
+        ));
         let clip = clip_coefficient(norm, config.max_grad_norm);
         bag = optimizer.step(bag, grads, lr, clip);
         for (name, embedding) in embeddings.iter().zip(&bag.embedding) {
-            checks.push(values.compare(&format!("param{step}.{name}"), array_of(embedding.weight.val()))?);
+            checks.push(values.compare(
+                &format!("param{step}.{name}"),
+                array_of(embedding.weight.val()),
+            )?);
         }
         for (name, linear) in matrices.iter().zip(&bag.matrices) {
-            checks.push(values.compare(&format!("param{step}.{name}"), array_of(linear.weight.val()))?);
+            checks.push(values.compare(
+                &format!("param{step}.{name}"),
+                array_of(linear.weight.val()),
+            )?);
         }
         for (name, norm) in norms.iter().zip(&bag.norms) {
             if let Some(weight) = &norm.weight {
-                checks.push(values.compare(&format!("param{step}.{name}"), array_of(weight.val()))?);
+                checks
+                    .push(values.compare(&format!("param{step}.{name}"), array_of(weight.val()))?);
             }
         }
     }
@@ -319,19 +425,34 @@ fn counts(full: &FullSize, checks: &mut Vec<Check>) -> Result<(), InteropError> 
             "hybridnorm_star" => "hybrid-star",
             other => other,
         };
-        let size = |key: &str| full.config[key].as_u64().map(|n| n as usize).ok_or_else(|| malformed(key));
+        let size = |key: &str| {
+            full.config[key]
+                .as_u64()
+                .map(|n| n as usize)
+                .ok_or_else(|| malformed(key))
+        };
         let config = DecoderConfig {
             n_kv_heads: size("n_kv_heads")?,
             d_ff: size("mlp_hidden_size")? / 2,
             padded_vocab_size: size("embedding_size")?,
             tied: full.config["weight_tying"].as_bool().unwrap_or(true),
             placement: placement.parse::<Placement>()?,
-            ..DecoderConfig::new(size("vocab_size")?, size("d_model")?, size("n_heads")?, size("n_layers")?)
+            ..DecoderConfig::new(
+                size("vocab_size")?,
+                size("d_model")?,
+                size("n_heads")?,
+                size("n_layers")?,
+            )
         };
         let all = config.num_params()?;
         let embeddings = config.padded_vocab_size * config.d_model;
-        let equal = all == counts.n_params && all - embeddings == counts.n_params_without_embeddings;
-        checks.push(Check::exact(format!("parameter count 1.2b {variant}"), equal, format!("{all}, {} expected", counts.n_params)));
+        let equal =
+            all == counts.n_params && all - embeddings == counts.n_params_without_embeddings;
+        checks.push(Check::exact(
+            format!("parameter count 1.2b {variant}"),
+            equal,
+            format!("{all}, {} expected", counts.n_params),
+        ));
     }
     Ok(())
 }

@@ -70,7 +70,11 @@ fn case_dirs(reference: &Path) -> Result<Vec<PathBuf>, InteropError> {
 }
 
 fn run_case(path: PathBuf, device: &Device) -> CaseReport {
-    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let name = path
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
     let dir = CaseDir(path);
     let checks = if name.starts_with("dense_") {
         dense::run(&dir, device)
@@ -80,7 +84,9 @@ fn run_case(path: PathBuf, device: &Device) -> CaseReport {
         let reason = match name.split('_').next() {
             Some("moe") => "mixture-of-experts models come with hybridnorm-moe",
             Some("hf") => "Hugging Face architectures are not imported yet",
-            _ if name.starts_with("micro_moe") => "mixture-of-experts layers come with hybridnorm-moe",
+            _ if name.starts_with("micro_moe") => {
+                "mixture-of-experts layers come with hybridnorm-moe"
+            }
             _ => "unknown kind of case; known are dense_* and micro_dense*",
         };
         return CaseReport::without_checks(&name, Outcome::Unsupported(reason.to_string()));

@@ -36,7 +36,10 @@ impl CaseReport {
     /// The report of a case whose checks were all made.
     pub fn from_checks(name: &str, checks: Vec<Check>) -> Self {
         let count = checks.len();
-        let worst = checks.iter().max_by(|a, b| a.share().total_cmp(&b.share())).cloned();
+        let worst = checks
+            .iter()
+            .max_by(|a, b| a.share().total_cmp(&b.share()))
+            .cloned();
         let failures: Vec<Check> = checks.into_iter().filter(|check| !check.passed).collect();
         let outcome = match (count, failures.len()) {
             (0, _) => Outcome::Failed("nothing could be compared".to_string()),
@@ -66,7 +69,13 @@ impl CaseReport {
 
 impl core::fmt::Display for CaseReport {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        let Self { name, outcome, checks, worst, failures } = self;
+        let Self {
+            name,
+            outcome,
+            checks,
+            worst,
+            failures,
+        } = self;
         match outcome {
             Outcome::Passed => write!(f, "ok           {name}: {checks} checks")?,
             Outcome::Failed(reason) => write!(f, "FAILED       {name}: {reason}")?,
@@ -87,9 +96,19 @@ impl core::fmt::Display for CaseReport {
 
 impl core::fmt::Display for Check {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        let Self { what, error, tolerance, at, .. } = self;
+        let Self {
+            what,
+            error,
+            tolerance,
+            at,
+            ..
+        } = self;
         write!(f, "error {error:.1e} of {tolerance:.1e} allowed: {what}")?;
-        if at.is_empty() { Ok(()) } else { write!(f, " at {at}") }
+        if at.is_empty() {
+            Ok(())
+        } else {
+            write!(f, " at {at}")
+        }
     }
 }
 

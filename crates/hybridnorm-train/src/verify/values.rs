@@ -33,7 +33,11 @@ pub fn parameters<M: Module>(module: &M) -> Vec<(String, Array)> {
 }
 
 fn collect<M: Module>(module: &M, grads: Option<&GradientsParams>) -> Vec<(String, Option<Array>)> {
-    let mut collector = Collector { grads, path: Vec::new(), found: Vec::new() };
+    let mut collector = Collector {
+        grads,
+        path: Vec::new(),
+        found: Vec::new(),
+    };
     module.visit(&mut collector);
     collector.found
 }
@@ -64,6 +68,7 @@ impl ModuleVisitor for Collector<'_> {
             Some(named) if named.transposed => array.transposed(),
             _ => array,
         });
-        self.found.push((named.map_or(path, |named| named.name), array));
+        self.found
+            .push((named.map_or(path, |named| named.name), array));
     }
 }
