@@ -2,6 +2,8 @@
 #![warn(missing_docs)]
 #![recursion_limit = "256"]
 
+pub mod data;
+pub mod eval;
 pub mod recipe;
 pub mod run;
 pub mod verify;
