@@ -51,7 +51,10 @@ mod tests {
         let Chore::Test(args) = Cli::parse_from(["xtask", "test"]).chore else {
             panic!("`test` parsed as another chore");
         };
-        assert_eq!(args.devices.features(), "hybridnorm-train/flex");
+        assert_eq!(
+            args.devices.features(),
+            "hybridnorm-train/flex,hybridnorm-testing/flex"
+        );
         assert!(args.names.is_empty());
     }
 
@@ -66,7 +69,7 @@ mod tests {
             };
             assert_eq!(
                 args.devices.features(),
-                "hybridnorm-train/flex,hybridnorm-train/wgpu"
+                "hybridnorm-train/flex,hybridnorm-testing/flex,hybridnorm-train/wgpu,hybridnorm-testing/wgpu"
             );
         }
     }

@@ -69,11 +69,11 @@ pub struct Devices {
 }
 
 impl Devices {
-    /// The value of cargo's `--features`.
+    /// The value of cargo's `--features` for the whole workspace: the program and the test fixture.
     pub fn features(&self) -> String {
         self.devices
             .iter()
-            .map(Device::feature)
+            .map(|device| format!("{},hybridnorm-testing/{}", device.feature(), device.backend))
             .collect::<Vec<_>>()
             .join(",")
     }

@@ -204,3 +204,110 @@ fn strided_inputs_are_fine() {
         assert!(largest_difference(&a, &b) < 1e-6);
     });
 }
+
+/// Options set to where they do nothing give the plain numbers; set elsewhere they change them.
+#[test]
+fn options_do_something_and_only_what_they_say() {
+    on_every_device(|device| {
+        let row = [3, 1, 4, 1, 5, 9];
+        let run = |config: DecoderConfig| {
+            logits(
+                &config.init(device).unwrap(),
+                &row,
+                &mut Pass::causal(),
+                device,
+            )
+            .concat()
+        };
+        let plain = run(config());
+        let scale = 1.0 / (config().head_dim() as f64).sqrt();
+        for (name, neutral, active) in [
+            (
+                "attention_softcap",
+                DecoderConfig {
+                    attention_softcap: Some(1e6),
+                    ..config()
+                },
+                DecoderConfig {
+                    attention_softcap: Some(0.1),
+                    ..config()
+                },
+            ),
+            (
+                "logit_softcap",
+                DecoderConfig {
+                    logit_softcap: Some(1e6),
+                    ..config()
+                },
+                DecoderConfig {
+                    logit_softcap: Some(0.1),
+                    ..config()
+                },
+            ),
+            (
+                "sliding_window",
+                DecoderConfig {
+                    sliding_window: Some(6),
+                    ..config()
+                },
+                DecoderConfig {
+                    sliding_window: Some(2),
+                    ..config()
+                },
+            ),
+            (
+                "clip_qkv",
+                DecoderConfig {
+                    clip_qkv: Some(1e6),
+                    ..config()
+                },
+                DecoderConfig {
+                    clip_qkv: Some(0.01),
+                    ..config()
+                },
+            ),
+            (
+                "softmax_scale",
+                DecoderConfig {
+                    softmax_scale: Some(scale),
+                    ..config()
+                },
+                DecoderConfig {
+                    softmax_scale: Some(3.0 * scale),
+                    ..config()
+                },
+            ),
+            (
+                "embedding_scale",
+                DecoderConfig {
+                    embedding_scale: Some(1.0),
+                    ..config()
+                },
+                DecoderConfig {
+                    embedding_scale: Some(3.0),
+                    ..config()
+                },
+            ),
+            (
+                "logit_scale",
+                DecoderConfig {
+                    logit_scale: Some(1.0),
+                    ..config()
+                },
+                DecoderConfig {
+                    logit_scale: Some(0.5),
+                    ..config()
+                },
+            ),
+        ] {
+            assert!(
+                largest_difference(&run(neutral), &plain) < 1e-5,
+                "{name} is not neutral"
+            );
+            assert!(
+                largest_difference(&run(active), &plain) > 1e-4,
+                "{name} does nothing"
+            );
+        }
+    });
+}

@@ -154,3 +154,70 @@ impl RotaryTables {
         Tensor::cat(vec![turned_a, turned_b], 3).cast(dtype)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frequencies_fall_geometrically() {
+        let config = RotaryConfig {
+            theta: 10_000.0,
+            scaling: None,
+        };
+        assert_eq!(config.frequencies(8), vec![1.0, 0.1, 0.01, 0.001]);
+    }
+
+    /// Llama 3.1's settings: short wavelengths stay, long ones are stretched by the factor, those between lie between.
+    #[test]
+    fn llama3_stretches_long_wavelengths_only() {
+        let plain = RotaryConfig {
+            theta: 500_000.0,
+            scaling: None,
+        };
+        let scaled = RotaryConfig {
+            scaling: Some(Llama3Scaling {
+                factor: 8.0,
+                low_freq_factor: 1.0,
+                high_freq_factor: 4.0,
+                original_max_position: 8192.0,
+            }),
+            ..plain.clone()
+        };
+        let mut seen = [0; 3];
+        for (a, b) in plain
+            .frequencies(128)
+            .into_iter()
+            .zip(scaled.frequencies(128))
+        {
+            let turns = 8192.0 * f64::from(a) / core::f64::consts::TAU;
+            let ratio = f64::from(b / a);
+            if turns > 4.0 {
+                assert_eq!(ratio, 1.0);
+                seen[0] += 1;
+            } else if turns < 1.0 {
+                assert!((ratio - 0.125).abs() < 1e-6);
+                seen[1] += 1;
+            } else {
+                assert!((0.125..=1.0).contains(&ratio));
+                seen[2] += 1;
+            }
+        }
+        assert!(seen.iter().all(|n| *n > 0), "{seen:?}");
+    }
+
+    #[test]
+    fn impossible_settings_are_refused() {
+        let theta = RotaryConfig {
+            theta: -1.0,
+            scaling: None,
+        };
+        assert!(
+            theta
+                .validate()
+                .unwrap_err()
+                .to_string()
+                .contains("rope.theta")
+        );
+    }
+}
