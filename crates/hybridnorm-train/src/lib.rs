@@ -2,5 +2,7 @@
 #![warn(missing_docs)]
 #![recursion_limit = "256"]
 
+pub mod checkpoint;
+pub mod engine;
 pub mod recipe;
 pub mod run;
