@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod faults;
+mod progress;
 mod refusals;
 mod resume;
 mod tiny;
