@@ -155,6 +155,14 @@ impl RunConfig {
             let field = "training.micro_batch";
             return Err(ConfigError::new(field, t.micro_batch, allowed));
         }
+        let tokens = (t.batch as u64).checked_mul(t.seq as u64);
+        if tokens
+            .and_then(|tokens| tokens.checked_mul(t.steps))
+            .is_none()
+        {
+            let allowed = "batch · seq · steps below 2^64 tokens";
+            return Err(ConfigError::new("training.steps", t.steps, allowed));
+        }
         if t.seq > self.model.max_seq_len {
             let allowed = format!("at most model.max_seq_len = {}", self.model.max_seq_len);
             return Err(ConfigError::new("training.seq", t.seq, allowed));
@@ -163,6 +171,11 @@ impl RunConfig {
         for (field, value, most) in [
             ("schedule.lr", self.schedule.lr, f64::MAX),
             ("schedule.floor", self.schedule.floor, 1.0),
+            (
+                "schedule.warmup_from",
+                self.schedule.warmup_from.unwrap_or(0.0),
+                f64::MAX,
+            ),
             ("optimizer.beta1", o.beta1, 1.0 - f64::EPSILON),
             ("optimizer.beta2", o.beta2, 1.0 - f64::EPSILON),
             ("optimizer.epsilon", o.epsilon, f64::MAX),

@@ -27,7 +27,7 @@ pub struct TokenBatch {
 #[derive(Debug, Clone)]
 pub enum Output<R> {
     /// Mean cross-entropy of one micro-batch in nats per token, `[1]`, still on the device.
-    Loss(Tensor<1>),
+    Loss(Box<Tensor<1>>),
     /// The figures of a whole optimiser step, or of a whole evaluation.
     Record(R),
 }
@@ -55,7 +55,7 @@ impl TrainStep for LanguageModel {
         let grads = GradientsParams::from_grads(loss.backward(), self);
         TrainOutput {
             grads,
-            item: Output::Loss(loss.inner()),
+            item: Output::Loss(Box::new(loss.inner())),
         }
     }
 }
@@ -65,7 +65,7 @@ impl InferenceStep for LanguageModel {
     type Output = Output<Evaluation>;
 
     fn step(&self, batch: TokenBatch) -> Self::Output {
-        Output::Loss(self.loss(batch))
+        Output::Loss(Box::new(self.loss(batch)))
     }
 }
 

@@ -1,5 +1,6 @@
 //! The run directory: created once, locked while in use, its `config.toml` the truth about the run.
 
+use std::ffi::OsStr;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -17,6 +18,7 @@ pub const METRICS: &str = "metrics.jsonl";
 /// The folder of checkpoints.
 pub const CHECKPOINTS: &str = "checkpoints";
 const LOCK: &str = ".lock";
+const CONFIG_ASIDE: &str = ".config.toml.tmp";
 
 /// Fields that may differ on resume: they change what is reported and kept, or how a batch is cut up, but not what is
 /// computed.
@@ -37,15 +39,17 @@ pub struct RunDir {
 }
 
 impl RunDir {
-    /// Creates the directory (parents included; an empty one is taken) and stores `config` in it.
+    /// Creates the directory (parents included; one that is empty is taken as it is) and stores `config` in it.
     ///
     /// # Errors
     /// When it already holds anything, or can't be written: then nothing is left behind.
     pub fn create(path: &Path, config: &RunConfig) -> Result<Self, TrainError> {
         let text = to_toml(&path.join(CONFIG), config)?;
         let existed = match fs::read_dir(path) {
-            Ok(mut entries) => {
-                if entries.next().is_some() {
+            Ok(entries) => {
+                // What a process leaves that was killed between creating the directory and storing `config.toml`.
+                let leftover = |name: &OsStr| name == LOCK || name == CONFIG_ASIDE;
+                if entries.flatten().any(|entry| !leftover(&entry.file_name())) {
                     let path = path.to_path_buf();
                     return Err(TrainError::RunExists { path });
                 }
@@ -218,7 +222,7 @@ fn to_toml(file: &Path, config: &RunConfig) -> Result<String, TrainError> {
 }
 
 fn store_config(path: &Path, text: &str) -> Result<(), TrainError> {
-    let aside = path.join(".config.toml.tmp");
+    let aside = path.join(CONFIG_ASIDE);
     let file = path.join(CONFIG);
     let write = || {
         let mut out = File::create(&aside)?;

@@ -194,7 +194,7 @@ impl Session {
             let output = TrainStep::step(model, batch);
             sum.accumulate(model, output.grads);
             if let Output::Loss(loss) = output.item {
-                losses.push(loss);
+                losses.push(*loss);
             }
         }
         let sum = sum.grads();

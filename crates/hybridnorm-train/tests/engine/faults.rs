@@ -137,3 +137,56 @@ fn a_batch_that_the_model_cannot_take_is_refused(#[case] batch: Vec<u32>, #[case
         assert!(error.contains(says) && error.contains("step 1"), "{error}");
     }
 }
+
+/// Where the victim of [`a_run_killed_again_and_again_equals_a_straight_one`] trains.
+const VICTIM: &str = "HYBRIDNORM_TEST_VICTIM";
+
+fn long() -> hybridnorm_train::run::RunConfig {
+    let mut config = tiny::config(150, 2);
+    config.training.checkpoint_every = 1;
+    config
+}
+
+#[test]
+#[ignore = "the process that the test below kills"]
+fn victim() {
+    let Some(dir) = std::env::var_os(VICTIM) else {
+        return;
+    };
+    let dir = Path::new(&dir);
+    let resume = dir.join("config.toml").exists();
+    let device = devices().into_iter().next().unwrap();
+    tiny::run(long(), dir, &device, resume).unwrap();
+}
+
+#[test]
+fn a_run_killed_again_and_again_equals_a_straight_one() {
+    let (straight, killed) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let device = devices().into_iter().next().unwrap();
+    tiny::run(long(), straight.path(), &device, false).unwrap();
+    let start = || {
+        std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "faults::victim"])
+            .env(VICTIM, killed.path())
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap()
+    };
+    let mut landed = 0;
+    for kill in 0..10 {
+        let mut child = start();
+        let wait = 60 + 37 * kill % 140;
+        std::thread::sleep(std::time::Duration::from_millis(wait));
+        landed += u32::from(child.try_wait().unwrap().is_none());
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    assert!(landed >= 3, "only {landed} of 10 kills met a running process");
+    println!("{landed} kills met a running process");
+    assert!(start().wait().unwrap().success());
+    for file in ["model.safetensors", "optimizer.safetensors"] {
+        let hashes = [straight.path(), killed.path()].map(|run| tiny::hash(run, 150, file));
+        assert_eq!(hashes[0], hashes[1], "{file}");
+    }
+    assert_eq!(tiny::steps(killed.path()), tiny::steps(straight.path()));
+}

@@ -85,6 +85,8 @@ fn other_data_is_refused() {
 #[case::no_steps("training.steps", |c: &mut RunConfig| c.training.steps = 0)]
 #[case::long("training.seq", |c: &mut RunConfig| c.training.seq = 17)]
 #[case::heads("n_heads", |c: &mut RunConfig| c.model.n_heads = 3)]
+#[case::tokens("training.steps", |c: &mut RunConfig| c.training.steps = u64::MAX)]
+#[case::warmup("schedule.warmup_from", |c: &mut RunConfig| c.schedule.warmup_from = Some(f64::INFINITY))]
 #[case::lr("schedule.lr", |c: &mut RunConfig| c.schedule.lr = f64::NAN)]
 fn an_impossible_configuration_leaves_no_directory(
     #[case] field: &str,
@@ -128,6 +130,16 @@ fn a_run_in_use_is_refused() {
     assert!(matches!(error, TrainError::Locked { .. }), "{error}");
     drop(open);
     RunDir::resume(dir.path(), &config).unwrap();
+}
+
+#[test]
+fn what_a_killed_start_left_behind_is_no_run() {
+    let dir = TempDir::new().unwrap();
+    fs::write(dir.path().join(".lock"), "").unwrap();
+    fs::write(dir.path().join(".config.toml.tmp"), "half").unwrap();
+    RunDir::create(dir.path(), &tiny::config(2, 4)).unwrap();
+    let names = fs::read_dir(dir.path()).unwrap().count();
+    assert_eq!(names, 2, "config.toml and .lock");
 }
 
 #[test]
