@@ -3,9 +3,13 @@
 #![recursion_limit = "256"]
 
 pub mod checkpoint;
+pub mod cli;
 pub mod data;
+pub mod device;
 pub mod engine;
+pub mod error;
 pub mod eval;
+pub mod generate;
 pub mod recipe;
 pub mod run;
 pub mod verify;

@@ -1,9 +1,5 @@
-fn main() {
-    let dir = std::env::args().nth(1).unwrap();
-    let r =
-        hybridnorm_train::verify::run(dir.as_ref(), &burn::tensor::Device::flex(), "flex", |c| {
-            println!("{c}")
-        })
-        .unwrap();
-    println!("{} {} {}", r.passed, r.failed, r.unsupported);
+//! `hybridnorm-train`: trains, plans and samples transformer language models with any norm placement.
+
+fn main() -> std::process::ExitCode {
+    hybridnorm_train::cli::main(std::env::args_os())
 }

@@ -1,3 +1,4 @@
 //! How good a model is, and compared with what.
 
+pub mod perplexity;
 pub mod yardstick;

@@ -21,6 +21,26 @@ use case::CaseDir;
 pub use check::{Check, FACTOR};
 pub use report::{CaseReport, Outcome, Report};
 
+/// The set of cases that ships with the source: found from the repository that this program was built in, or in a
+/// folder `reference` beside the program.
+///
+/// # Errors
+/// When neither is there.
+pub fn shipped_reference() -> Result<PathBuf, InteropError> {
+    let built = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/reference"));
+    let beside = std::env::current_exe()
+        .ok()
+        .and_then(|program| Some(program.parent()?.join("reference")));
+    [Some(built.clone()), beside]
+        .into_iter()
+        .flatten()
+        .find(|dir| dir.is_dir())
+        .ok_or(InteropError::Read {
+            path: built,
+            source: std::io::Error::other("the shipped reference is gone; give --reference DIR"),
+        })
+}
+
 /// Runs every case in `reference` on `device`, telling `each` of every case as it ends.
 ///
 /// `reference` is a folder of cases, or a single case.

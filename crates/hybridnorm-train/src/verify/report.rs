@@ -142,3 +142,25 @@ impl Report {
         }
     }
 }
+
+impl core::fmt::Display for Report {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let Self {
+            device,
+            passed,
+            failed,
+            unsupported,
+            cases,
+        } = self;
+        let checks: usize = cases.iter().map(|case| case.checks).sum();
+        let verdict = if *failed == 0 {
+            "computes the authors' numbers"
+        } else {
+            "does NOT compute the authors' numbers"
+        };
+        write!(
+            f,
+            "{device} {verdict}: {checks} checks; {passed} passed, {failed} failed, {unsupported} unsupported"
+        )
+    }
+}

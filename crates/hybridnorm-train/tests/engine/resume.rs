@@ -3,7 +3,7 @@
 use rstest::rstest;
 use tempfile::TempDir;
 
-use crate::common::devices;
+use crate::devices;
 use crate::tiny;
 
 const FILES: [&str; 2] = ["model.safetensors", "optimizer.safetensors"];

@@ -1,0 +1,365 @@
+//! The flags of a run, and the configuration they stand for.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use hybridnorm_core::{ConfigError, InitScheme, PLACEMENTS, PRESETS, Placement, presets};
+
+use crate::data::{DEFAULT_MAX_BYTES, Tokenizer};
+use crate::device::{DEVICES, DeviceSpec};
+use crate::engine::stored_config;
+use crate::error::Error;
+use crate::run::{DataConfig, RunConfig, ScheduleConfig, TrainingConfig};
+
+/// Rows of the embedding are a multiple of this, which matrix units like.
+const VOCAB_MULTIPLE: usize = 64;
+/// The preset of a run that names none.
+const DEFAULT_PRESET: &str = "demo";
+/// Where runs go that name no directory.
+const RUNS: &str = "runs";
+
+/// The flags of `train` and `plan`. What is not given comes from `--config`, then from the preset.
+#[derive(Debug, Clone, Default, Args)]
+pub struct RunFlags {
+    /// Size of the model
+    #[arg(long, value_name = "NAME", help = preset_help())]
+    preset: Option<String>,
+    /// Where the norms stand
+    #[arg(long, value_name = "NAME", help = placement_help())]
+    placement: Option<String>,
+    /// Initialisation
+    #[arg(long, value_name = "NAME", help = init_help())]
+    init: Option<String>,
+    /// Optimiser steps
+    #[arg(long, value_name = "N")]
+    steps: Option<u64>,
+    /// Sequences in a step
+    #[arg(long, value_name = "N")]
+    batch: Option<usize>,
+    /// Sequences in one forward and backward pass; divides --batch [default: the configured one, or the next smaller divisor]
+    #[arg(long, value_name = "N")]
+    micro_batch: Option<usize>,
+    /// Tokens in a sequence
+    #[arg(long, value_name = "N")]
+    seq: Option<usize>,
+    /// Highest learning rate
+    #[arg(long, value_name = "RATE")]
+    lr: Option<f64>,
+    /// Tokens of linear warm-up [default: 5 % of the run]
+    #[arg(long, value_name = "N")]
+    warmup_tokens: Option<u64>,
+    /// Seed of the data order and of the initialisation
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Where to compute
+    #[arg(long, value_name = "NAME", help = device_help())]
+    device: Option<String>,
+    /// A .txt, .md or .jsonl file (field `text`), or a directory of them [default: the sources of the crates in Cargo.lock]
+    #[arg(long, value_name = "FILE|DIR")]
+    data: Option<PathBuf>,
+    /// `byte`, or the path of a Hugging Face tokenizer.json [default: byte]
+    #[arg(long, value_name = "byte|FILE")]
+    tokenizer: Option<String>,
+    /// The run directory, new or with --resume [default: runs/PRESET-PLACEMENT, numbered where that exists]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Steps between two evaluations; 0 evaluates at the end only
+    #[arg(long, value_name = "N")]
+    eval_every: Option<u64>,
+    /// Steps between two checkpoints; 0 writes one at the end only
+    #[arg(long, value_name = "N")]
+    checkpoint_every: Option<u64>,
+    /// Continue the run in --out, or else the latest of the default directories
+    #[arg(long)]
+    resume: bool,
+    /// A whole run as TOML (`plan --toml` prints one); flags override it
+    #[arg(long, value_name = "FILE", conflicts_with = "resume")]
+    config: Option<PathBuf>,
+}
+
+/// What the flags stand for: valid, but for the data.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub config: RunConfig,
+    pub device: DeviceSpec,
+    pub tokenizer: Tokenizer,
+    pub out: PathBuf,
+    pub resume: bool,
+    /// The preset, where the model is one.
+    pub preset: Option<&'static str>,
+}
+
+impl RunFlags {
+    /// Resolves and validates everything that needs no data.
+    pub(super) fn resolve(&self) -> Result<Request, Error> {
+        let device = match &self.device {
+            Some(name) => name.parse()?,
+            None => DeviceSpec::best()?,
+        };
+        let placement: Option<Placement> = self.placement.as_deref().map(str::parse).transpose()?;
+        let init: Option<InitScheme> = self.init.as_deref().map(str::parse).transpose()?;
+        let preset = presets::find(self.preset.as_deref().unwrap_or(DEFAULT_PRESET))?;
+        let base = match &placement {
+            Some(placement) => placement.clone(),
+            None => preset.config().placement,
+        };
+        let name = match &self.config {
+            Some(file) => stem(file),
+            None => directory_name(preset.name, &base),
+        };
+        let out = match (&self.out, self.resume) {
+            (Some(out), _) => out.clone(),
+            (None, true) => latest(&name),
+            (None, false) => unused(&name),
+        };
+        let (mut config, from_preset) = match (&self.config, self.resume) {
+            (_, true) => (stored_config(&out)?, false),
+            (Some(file), false) => (read(file)?, false),
+            (None, false) => (preset_run(preset), true),
+        };
+        let from_preset = from_preset || self.preset.is_some();
+        if self.preset.is_some() {
+            config.model = preset.config();
+        }
+        if let Some(placement) = placement {
+            config.model.placement = placement;
+        }
+        if let Some(init) = init {
+            config.model.init.scheme = Some(init);
+        }
+        self.overlay(&mut config);
+        let tokenizer = Tokenizer::from_spec(&config.data.tokenizer)?;
+        set_vocabulary(
+            &mut config,
+            &tokenizer,
+            from_preset || self.tokenizer.is_some(),
+        )?;
+        config.validate()?;
+        Ok(Request {
+            config,
+            device,
+            tokenizer,
+            out,
+            resume: self.resume,
+            preset: from_preset.then_some(preset.name),
+        })
+    }
+
+    /// Puts the flags over a configuration.
+    fn overlay(&self, config: &mut RunConfig) {
+        fn set<T: Clone>(field: &mut T, flag: &Option<T>) {
+            if let Some(value) = flag {
+                *field = value.clone();
+            }
+        }
+        let training = &mut config.training;
+        set(&mut training.steps, &self.steps);
+        set(&mut training.batch, &self.batch);
+        match self.micro_batch {
+            Some(micro_batch) => training.micro_batch = micro_batch,
+            None => {
+                training.micro_batch = largest_divisor(training.batch, training.micro_batch);
+            }
+        }
+        set(&mut training.eval_every, &self.eval_every);
+        set(&mut training.checkpoint_every, &self.checkpoint_every);
+        if let Some(seed) = self.seed {
+            training.seed = seed;
+            config.model.init.seed = seed;
+        }
+        if let Some(seq) = self.seq {
+            training.seq = seq;
+            // Positions are rotations, so a model takes any length; this one is asked for by name.
+            config.model.max_seq_len = config.model.max_seq_len.max(seq);
+        }
+        set(&mut config.schedule.lr, &self.lr);
+        if self.warmup_tokens.is_some() {
+            config.schedule.warmup_tokens = self.warmup_tokens;
+        }
+        if self.data.is_some() {
+            config.data.path = self.data.clone();
+        }
+        set(&mut config.data.tokenizer, &self.tokenizer);
+    }
+}
+
+/// A run of `preset` with the training settings of the demo, but for the learning rate, which large models want lower.
+fn preset_run(preset: &presets::Preset) -> RunConfig {
+    let lr = match preset.name {
+        DEFAULT_PRESET => DEMO_LR,
+        _ => ScheduleConfig::default().lr,
+    };
+    RunConfig {
+        data: DataConfig::default(),
+        training: TrainingConfig {
+            steps: DEMO_STEPS,
+            ..TrainingConfig::default()
+        },
+        schedule: ScheduleConfig {
+            lr,
+            ..ScheduleConfig::default()
+        },
+        optimizer: Default::default(),
+        model: preset.config(),
+    }
+}
+
+/// Measured with `hybridnorm-train` on two cores: about four minutes of training.
+const DEMO_STEPS: u64 = 500;
+/// The best of 1e-3, 2e-3 and 4e-3 for so short a run.
+const DEMO_LR: f64 = 2e-3;
+
+/// The model's vocabulary is the tokenizer's where nobody has chosen it, and holds it otherwise.
+fn set_vocabulary(
+    config: &mut RunConfig,
+    tokenizer: &Tokenizer,
+    follow: bool,
+) -> Result<(), ConfigError> {
+    let size = tokenizer.vocab_size();
+    let model = &mut config.model;
+    if follow {
+        model.vocab_size = size;
+        model.padded_vocab_size = size.next_multiple_of(VOCAB_MULTIPLE);
+    } else if model.vocab_size < size {
+        let allowed = format!(
+            "at least the {size} tokens of tokenizer {}",
+            tokenizer.name()
+        );
+        return Err(ConfigError::new(
+            "model.vocab_size",
+            model.vocab_size,
+            allowed,
+        ));
+    }
+    Ok(())
+}
+
+/// The largest number up to `most` that divides `n`.
+fn largest_divisor(n: usize, most: usize) -> usize {
+    (1..=most.min(n))
+        .rev()
+        .find(|divisor| n.is_multiple_of(*divisor))
+        .unwrap_or(most)
+}
+
+fn read(file: &Path) -> Result<RunConfig, Error> {
+    let text = fs::read_to_string(file).map_err(Error::io("read", file))?;
+    toml::from_str(&text).map_err(|error| Error::ConfigFile {
+        path: file.to_path_buf(),
+        line: error
+            .span()
+            .and_then(|span| text.get(..span.start))
+            .map(|before| before.matches('\n').count() + 1),
+        reason: error.message().to_string(),
+    })
+}
+
+fn stem(file: &Path) -> String {
+    let stem = file.file_stem().unwrap_or(file.as_os_str());
+    stem.to_string_lossy().into_owned()
+}
+
+fn directory_name(preset: &str, placement: &Placement) -> String {
+    let placement = placement.row().map_or("custom", |row| row.name);
+    format!("{preset}-{placement}")
+}
+
+/// `runs/NAME`, `runs/NAME-2`, `runs/NAME-3`, …
+fn numbered(name: &str) -> impl Iterator<Item = PathBuf> + '_ {
+    let runs = Path::new(RUNS);
+    let first = std::iter::once(runs.join(name));
+    first.chain((2u64..).map(move |n| runs.join(format!("{name}-{n}"))))
+}
+
+/// The first default directory that does not exist yet.
+fn unused(name: &str) -> PathBuf {
+    numbered(name)
+        .find(|path| !path.exists())
+        .unwrap_or_else(|| Path::new(RUNS).join(name))
+}
+
+/// The last default directory that exists, or the first of all.
+fn latest(name: &str) -> PathBuf {
+    numbered(name)
+        .take_while(|path| path.exists())
+        .last()
+        .unwrap_or_else(|| Path::new(RUNS).join(name))
+}
+
+fn one_of<'a>(what: &str, names: impl Iterator<Item = &'a str>) -> String {
+    format!("{what}: {}", names.collect::<Vec<_>>().join(", "))
+}
+
+fn preset_help() -> String {
+    let names = PRESETS.iter().map(|preset| preset.name);
+    one_of("Size of the model", names) + &format!(" [default: {DEFAULT_PRESET}]")
+}
+
+fn placement_help() -> String {
+    let names = PLACEMENTS.iter().map(|row| row.name);
+    one_of("Where the norms stand (see `placements`)", names)
+        + &format!(" [default: {}]", Placement::default())
+}
+
+fn init_help() -> String {
+    let names = InitScheme::ALL.iter().map(|(name, _)| *name);
+    one_of("Initialisation", names) + " [default: the placement's own]"
+}
+
+fn device_help() -> String {
+    let names: Vec<String> = DEVICES
+        .iter()
+        .map(|row| {
+            let number = if row.numbered { "[:N]" } else { "" };
+            format!("{}{number}", row.name)
+        })
+        .collect();
+    let compiled_in = crate::device::compiled_in();
+    one_of("Where to compute", names.iter().map(String::as_str))
+        + &format!(" [this build: {compiled_in}; default: the first of these]")
+}
+
+/// Most text the default corpus holds.
+pub(super) const DEFAULT_CORPUS_BYTES: u64 = DEFAULT_MAX_BYTES;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_micro_batch_always_divides() {
+        for (batch, most, expected) in [(8, 8, 8), (16, 8, 8), (12, 8, 6), (7, 8, 7), (13, 8, 1)] {
+            assert_eq!(largest_divisor(batch, most), expected);
+        }
+    }
+
+    #[test]
+    fn the_demo_follows_its_tokenizer() {
+        let request = RunFlags::default().resolve().unwrap();
+        assert_eq!(request.config.model.vocab_size, 257);
+        assert_eq!(request.config.model.padded_vocab_size, 320);
+        assert_eq!(request.preset, Some("demo"));
+    }
+
+    #[test]
+    fn flags_override_the_preset() {
+        let flags = RunFlags {
+            preset: Some("151m".to_string()),
+            placement: Some("pre".to_string()),
+            seq: Some(8192),
+            batch: Some(12),
+            seed: Some(7),
+            ..RunFlags::default()
+        };
+        let config = flags.resolve().unwrap().config;
+        assert_eq!(config.model.placement.to_string(), "pre");
+        assert_eq!(
+            (config.training.seq, config.model.max_seq_len),
+            (8192, 8192)
+        );
+        assert_eq!(config.training.micro_batch, 6);
+        assert_eq!((config.training.seed, config.model.init.seed), (7, 7));
+        assert_eq!(config.schedule.lr, 3e-4);
+    }
+}

@@ -1,0 +1,152 @@
+//! The command line: one file per subcommand. Each turns its flags into a validated configuration and calls the
+//! library.
+//!
+//! Results go to standard output, progress and errors to standard error. An error is one line. Exit codes: 0 done,
+//! 1 a failure while running, 2 something the user can put right, 130 a run that was interrupted and left a
+//! checkpoint.
+
+mod flags;
+mod generate;
+mod placements;
+mod plan;
+mod prepare;
+mod results;
+mod train;
+mod verify;
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{Parser, Subcommand};
+
+pub use flags::RunFlags;
+pub use generate::GenerateFlags;
+pub use plan::PlanFlags;
+pub use verify::VerifyFlags;
+
+use crate::error::Error;
+
+const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed while running; 2 wrong flags, configuration, data, checkpoint \
+                          or directory; 130 interrupted, with a checkpoint to --resume from";
+
+/// Trains transformer language models with any norm placement. Without a subcommand: train.
+#[derive(Debug, Parser)]
+#[command(name = "hybridnorm-train", version, args_conflicts_with_subcommands = true, after_help = EXIT_CODES)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// The flags of `train`, which is the default.
+    #[command(flatten)]
+    pub train: RunFlags,
+}
+
+/// What the program can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Train a model, or continue with --resume (the default)
+    Train(Box<RunFlags>),
+    /// Show what a run would be, without training
+    Plan(Box<PlanFlags>),
+    /// Continue a prompt with a trained model
+    Generate(GenerateFlags),
+    /// Hold this device against the authors' numbers: forward, every gradient, a 20-step trajectory
+    Verify(VerifyFlags),
+    /// List every norm placement with its equations, and every preset
+    Placements,
+}
+
+/// Runs the program with `args`, its own name first.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let out = &mut io::stdout();
+    let result = match Cli::try_parse_from(args) {
+        Ok(cli) => dispatch(cli, out),
+        Err(error) => refuse(&error, out),
+    };
+    let Err(error) = result.and_then(|()| out.flush().map_err(Error::Output)) else {
+        return ExitCode::SUCCESS;
+    };
+    let code = error.exit_code();
+    if code != 0 {
+        // Where standard error is gone too, the exit code has to do.
+        let _ = writeln!(io::stderr(), "error: {}", error.one_line());
+    }
+    ExitCode::from(code)
+}
+
+fn dispatch(cli: Cli, out: &mut impl Write) -> Result<(), Error> {
+    match cli.command {
+        None => train::run(&cli.train, out),
+        Some(Command::Train(flags)) => train::run(&flags, out),
+        Some(Command::Plan(flags)) => plan::run(&flags, out),
+        Some(Command::Generate(flags)) => generate::run(&flags, out),
+        Some(Command::Verify(flags)) => verify::run(&flags, out),
+        Some(Command::Placements) => placements::run(out),
+    }
+}
+
+/// Help and version go to standard output; anything else clap has to say becomes one line.
+fn refuse(error: &clap::Error, out: &mut impl Write) -> Result<(), Error> {
+    if matches!(
+        error.kind(),
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
+    ) {
+        return write!(out, "{}", error.render()).map_err(Error::Output);
+    }
+    let text = error.render().to_string();
+    let lines: Vec<&str> = text
+        .lines()
+        .map(str::trim)
+        .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"))
+        .filter(|line| !line.is_empty())
+        .collect();
+    let text = lines.join("; ");
+    let text = text.strip_prefix("error: ").unwrap_or(&text).to_string();
+    Err(Error::Usage(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn training_is_the_default() {
+        let bare = Cli::try_parse_from(["hybridnorm-train", "--steps", "3"]).unwrap();
+        assert!(bare.command.is_none());
+        let named = Cli::try_parse_from(["hybridnorm-train", "train", "--steps", "3"]).unwrap();
+        let Some(Command::Train(flags)) = named.command else {
+            panic!("not train");
+        };
+        assert_eq!(format!("{flags:?}"), format!("{:?}", bare.train));
+    }
+
+    #[test]
+    fn help_names_every_row_of_the_tables() {
+        let help = Cli::command().render_long_help().to_string();
+        for row in hybridnorm_core::PLACEMENTS {
+            assert!(help.contains(row.name), "{}", row.name);
+        }
+        for preset in hybridnorm_core::PRESETS {
+            assert!(help.contains(preset.name), "{}", preset.name);
+        }
+        for row in crate::device::DEVICES {
+            assert!(help.contains(row.name), "{}", row.name);
+        }
+    }
+
+    #[test]
+    fn a_wrong_flag_is_refused_in_one_line() {
+        let error = Cli::try_parse_from(["hybridnorm-train", "--placment", "pre"]).unwrap_err();
+        let error = refuse(&error, &mut Vec::new()).unwrap_err().to_string();
+        assert!(error.contains("--placment") && error.contains("--placement"));
+        assert!(!error.contains('\n') && !error.contains("Usage"), "{error}");
+    }
+}

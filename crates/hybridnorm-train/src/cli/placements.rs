@@ -1,0 +1,37 @@
+//! `placements`: the tables of norm placements and presets.
+
+use std::io::Write;
+
+use hybridnorm_core::{PLACEMENTS, PRESETS, Placement};
+
+use super::plan::thousands;
+use crate::error::Error;
+
+/// Layers of the equations shown: enough for every rule to show itself.
+const LAYERS: usize = 4;
+
+pub(super) fn run(out: &mut impl Write) -> Result<(), Error> {
+    let mut text = format!("Placements, with their equations in a model of {LAYERS} layers\n");
+    for row in PLACEMENTS {
+        text += &format!("\n{} - {}\n", row.name, row.summary);
+        if row.embedding_norm {
+            text += "    embedding: X = N(embedding)\n";
+        }
+        for line in Placement::from(row).equations(LAYERS)?.to_string().lines() {
+            text += &format!("    {line}\n");
+        }
+        if !row.final_norm {
+            text += "    no norm before the head\n";
+        }
+        text += &format!("    initialisation: {}\n", row.init);
+    }
+    text += "\nPresets, with the vocabulary they were published with\n\n";
+    for preset in PRESETS {
+        let parameters = thousands(preset.config().num_params()? as u64);
+        text += &format!(
+            "{:<12}{parameters:>14} parameters  {}\n",
+            preset.name, preset.summary
+        );
+    }
+    out.write_all(text.as_bytes()).map_err(Error::Output)
+}

@@ -1,0 +1,229 @@
+//! `plan`: what a run would be, for people, or all of its configuration as TOML.
+
+use core::fmt;
+use std::io::Write;
+
+use clap::Args;
+
+use super::flags::RunFlags;
+use super::prepare::{Prepared, SideFacts};
+use crate::data::SplitRule;
+use crate::error::Error;
+
+/// The flags of `plan`.
+#[derive(Debug, Clone, Args)]
+pub struct PlanFlags {
+    /// The run.
+    #[command(flatten)]
+    run: RunFlags,
+    /// Print the whole configuration with every default, ready for --config
+    #[arg(long)]
+    toml: bool,
+}
+
+pub(super) fn run(flags: &PlanFlags, out: &mut impl Write) -> Result<(), Error> {
+    let text = if flags.toml {
+        let config = flags.run.resolve()?.config;
+        toml::to_string(&config).map_err(|error| Error::Usage(error.to_string()))?
+    } else {
+        let prepared = Prepared::new(&flags.run)?;
+        prepared.request.device.open()?;
+        Plan(&prepared).to_string()
+    };
+    out.write_all(text.as_bytes()).map_err(Error::Output)
+}
+
+/// A run as it is shown before it starts.
+pub(super) struct Plan<'a>(pub &'a Prepared);
+
+impl fmt::Display for Plan<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.model(f)?;
+        self.data(f)?;
+        self.training(f)?;
+        for warning in self.0.request.config.model.warnings() {
+            writeln!(f, "warning   {warning}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Plan<'_> {
+    fn model(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let request = &self.0.request;
+        let model = &request.config.model;
+        let parameters = model.num_params().map_err(|_| fmt::Error)?;
+        writeln!(
+            f,
+            "model     {}, {} parameters: {} layers, width {}, feed-forward {}, {} heads of {} on {} key/value heads",
+            request.preset.unwrap_or("from a configuration file"),
+            thousands(parameters as u64),
+            model.n_layers,
+            model.d_model,
+            model.d_ff,
+            model.n_heads,
+            model.head_dim(),
+            model.n_kv_heads,
+        )?;
+        writeln!(
+            f,
+            "          vocabulary {} ({}), padded to {}; head {}",
+            thousands(model.vocab_size as u64),
+            request.tokenizer.name(),
+            thousands(model.padded_vocab_size as u64),
+            if model.tied { "tied" } else { "untied" },
+        )?;
+        writeln!(f, "placement {}", model.placement)?;
+        let equations = model
+            .placement
+            .equations(model.n_layers)
+            .map_err(|_| fmt::Error)?;
+        for line in equations.to_string().lines() {
+            writeln!(f, "          {line}")?;
+        }
+        writeln!(
+            f,
+            "init      {}, seed {}",
+            model.init_scheme(),
+            model.init.seed
+        )
+    }
+
+    fn data(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let data = &self.0.data;
+        writeln!(f, "data      {}", data.description)?;
+        writeln!(
+            f,
+            "          {} bytes in {} documents, blake3 {}",
+            thousands(data.bytes),
+            thousands(data.documents as u64),
+            data.hash,
+        )?;
+        for note in &data.notes {
+            writeln!(f, "          {note}")?;
+        }
+        let part = match data.rule {
+            SplitRule::Documents => "documents",
+            SplitRule::Tails => "documents, without their ends",
+        };
+        writeln!(f, "          training   {} {part}", Side(&data.train))?;
+        let part = match data.rule {
+            SplitRule::Documents => "documents, chosen by hash",
+            SplitRule::Tails => "documents, their ends",
+        };
+        writeln!(
+            f,
+            "          validation {} of {part}",
+            Side(&data.validation)
+        )
+    }
+
+    fn training(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let request = &self.0.request;
+        let (training, schedule) = (&request.config.training, request.config.schedule());
+        let train_tokens = self.0.data.train.tokens.max(1) as f64;
+        writeln!(
+            f,
+            "training  {} steps of {} x {} tokens{}: {} tokens, {:.2} epochs",
+            thousands(training.steps),
+            training.batch,
+            training.seq,
+            match training.accumulation() {
+                1 => String::new(),
+                n => format!(" (in {n} micro-batches of {})", training.micro_batch),
+            },
+            thousands(schedule.total),
+            schedule.total as f64 / train_tokens,
+        )?;
+        let optimizer = &request.config.optimizer;
+        writeln!(
+            f,
+            "          AdamW({}, {}), weight decay {}, gradient norm up to {}",
+            optimizer.beta1, optimizer.beta2, optimizer.weight_decay, optimizer.max_grad_norm,
+        )?;
+        writeln!(
+            f,
+            "schedule  {:?}: up to {:e} over {} tokens, then down to {:e}",
+            schedule.shape,
+            schedule.peak,
+            thousands(schedule.warmup),
+            schedule.peak * schedule.floor,
+        )?;
+        writeln!(
+            f,
+            "evaluate  {} sequences {}, {} at the end",
+            self.0.interval.windows(),
+            every(training.eval_every),
+            self.0.last.windows(),
+        )?;
+        writeln!(
+            f,
+            "device    {} ({})",
+            request.device,
+            request.device.row().summary
+        )?;
+        writeln!(
+            f,
+            "output    {}{}, checkpoints {}",
+            request.out.display(),
+            if request.resume { " (continued)" } else { "" },
+            every(training.checkpoint_every),
+        )
+    }
+}
+
+fn every(steps: u64) -> String {
+    match steps {
+        0 => "at the end only".to_string(),
+        steps => format!("every {steps} steps"),
+    }
+}
+
+struct Side<'a>(&'a SideFacts);
+
+impl fmt::Display for Side<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let SideFacts {
+            tokens,
+            bytes,
+            documents,
+        } = self.0;
+        write!(
+            f,
+            "{} tokens ({} bytes) in {}",
+            thousands(*tokens as u64),
+            thousands(*bytes),
+            thousands(*documents as u64),
+        )
+    }
+}
+
+/// A number with commas: `1,234,567`.
+pub(super) fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_get_commas() {
+        for (number, text) in [
+            (0, "0"),
+            (999, "999"),
+            (1000, "1,000"),
+            (1234567, "1,234,567"),
+        ] {
+            assert_eq!(thousands(number), text);
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! What a finished run shows and leaves behind.
+
+use core::fmt;
+use std::fs;
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::plan::thousands;
+use super::prepare::Prepared;
+use crate::engine::{CHECKPOINTS, CONFIG, METRICS, TrainSummary};
+use crate::error::Error;
+use crate::generate::{Request, Sampling, generate};
+
+/// The results' file name in a run directory.
+const SUMMARY: &str = "summary.json";
+/// Tokens of the sample.
+const SAMPLE_TOKENS: usize = 240;
+/// Characters of a validation document that a sample continues.
+const PROMPT_CHARS: usize = 24;
+
+/// The figures of a finished run: `summary.json`.
+#[derive(Debug, Serialize)]
+pub(super) struct Results {
+    run: String,
+    device: String,
+    placement: String,
+    parameters: usize,
+    data_blake3: String,
+    steps: u64,
+    tokens: u64,
+    /// Of this process, where a run was resumed.
+    elapsed_s: f64,
+    tokens_per_s: f64,
+    peak_memory_bytes: Option<u64>,
+    training_loss: Option<f64>,
+    validation_loss: Option<f64>,
+    bits_per_byte: BitsPerByte,
+    checkpoint: Option<String>,
+    sample: Sample,
+}
+
+/// Bits per byte of the same validation text.
+#[derive(Debug, Serialize)]
+struct BitsPerByte {
+    model: Option<f64>,
+    zstd: f64,
+    bigram: f64,
+    unigram: f64,
+    /// Bytes of the text.
+    bytes: u64,
+}
+
+/// Text that the model wrote.
+#[derive(Debug, Serialize)]
+pub(super) struct Sample {
+    prompt: String,
+    text: String,
+}
+
+/// Lets the trained model continue a prompt: the beginning of a function where it has learnt Rust, otherwise that of
+/// the validation text.
+pub(super) fn sample(prepared: &Prepared, summary: &TrainSummary) -> Result<Sample, Error> {
+    let config = &prepared.request.config;
+    let prompt = match config.data.path {
+        None => "fn ".to_string(),
+        Some(_) => {
+            let text = prepared.last.text();
+            let text = String::from_utf8_lossy(&text);
+            text.trim_start().chars().take(PROMPT_CHARS).collect()
+        }
+    };
+    let request = Request {
+        prompt: &prompt,
+        tokens: SAMPLE_TOKENS,
+        sampling: Sampling {
+            seed: config.training.seed,
+            ..Sampling::default()
+        },
+        window: config.model.max_seq_len,
+    };
+    let mut text = String::new();
+    let tokenizer = &prepared.request.tokenizer;
+    generate(&summary.model.decoder, tokenizer, request, |piece| {
+        text += piece;
+        true
+    })?;
+    Ok(Sample { prompt, text })
+}
+
+impl Results {
+    pub(super) fn new(prepared: &Prepared, summary: &TrainSummary, sample: Sample) -> Self {
+        let request = &prepared.request;
+        let training = &request.config.training;
+        let fresh = summary.steps - summary.resumed_from.unwrap_or(0);
+        let fresh_tokens = fresh * training.tokens_per_step();
+        let evaluation = summary.evaluation;
+        Self {
+            run: request.out.display().to_string(),
+            device: request.device.to_string(),
+            placement: request.config.model.placement.to_string(),
+            parameters: request.config.model.num_params().unwrap_or_default(),
+            data_blake3: prepared.data.hash.clone(),
+            steps: summary.steps,
+            tokens: summary.tokens,
+            elapsed_s: summary.elapsed_s,
+            tokens_per_s: fresh_tokens as f64 / summary.elapsed_s,
+            peak_memory_bytes: summary.peak_memory,
+            training_loss: summary.loss,
+            validation_loss: evaluation.map(|evaluation| evaluation.nats_per_token),
+            bits_per_byte: BitsPerByte {
+                model: evaluation.map(|evaluation| evaluation.bits_per_byte),
+                zstd: prepared.yardsticks.zstd,
+                bigram: prepared.yardsticks.bigram,
+                unigram: prepared.yardsticks.unigram,
+                bytes: prepared.last.bytes(),
+            },
+            checkpoint: summary
+                .checkpoint
+                .as_ref()
+                .map(|path| path.display().to_string()),
+            sample,
+        }
+    }
+
+    /// Writes `summary.json`, whole or not at all.
+    pub(super) fn save(&self, run: &Path) -> Result<(), Error> {
+        let (aside, file) = (run.join(".summary.json.tmp"), run.join(SUMMARY));
+        let mut text = serde_json::to_string_pretty(self)
+            .map_err(|error| Error::io("write", &file)(error.into()))?;
+        text.push('\n');
+        fs::write(&aside, text).map_err(Error::io("write", &aside))?;
+        fs::rename(&aside, &file).map_err(Error::io("write", &file))
+    }
+}
+
+impl fmt::Display for Results {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bits = &self.bits_per_byte;
+        writeln!(f)?;
+        if let Some(loss) = self.validation_loss {
+            writeln!(f, "validation loss {loss:.4} nats per token")?;
+        }
+        writeln!(
+            f,
+            "bits per byte of {} bytes of validation text, lower is better:",
+            thousands(bits.bytes)
+        )?;
+        let rows = [
+            ("this model", bits.model),
+            ("zstd -19", Some(bits.zstd)),
+            ("bigram", Some(bits.bigram)),
+            ("unigram", Some(bits.unigram)),
+        ];
+        for (name, value) in rows {
+            if let Some(value) = value {
+                writeln!(f, "    {name:<12}{value:>8.4}")?;
+            }
+        }
+        writeln!(f, "\nsample, continuing {:?}:", self.sample.prompt)?;
+        let text = format!("{}{}", self.sample.prompt, self.sample.text);
+        for line in text.lines() {
+            writeln!(f, "    {line}")?;
+        }
+        writeln!(
+            f,
+            "\n{} steps in {}, {:.0} tokens/s",
+            thousands(self.steps),
+            duration(self.elapsed_s),
+            self.tokens_per_s,
+        )?;
+        writeln!(f, "{}", self.run)?;
+        let contents = [
+            (CONFIG, "the whole configuration, for --config"),
+            (METRICS, "every step and evaluation"),
+            (CHECKPOINTS, "weights and optimiser state, for --resume"),
+            (SUMMARY, "these results"),
+        ];
+        for (name, what) in contents {
+            writeln!(f, "    {name:<16}{what}")?;
+        }
+        writeln!(
+            f,
+            "continue its text: hybridnorm-train generate --run {} --prompt TEXT",
+            self.run
+        )
+    }
+}
+
+/// `3 min 07 s`, or `4.2 s`.
+fn duration(seconds: f64) -> String {
+    match seconds {
+        s if s < 60.0 => format!("{s:.1} s"),
+        s => format!("{} min {:02} s", s as u64 / 60, s as u64 % 60),
+    }
+}

@@ -1,0 +1,66 @@
+//! `train`: the main job.
+
+use std::io::Write;
+
+use burn::tensor::Device;
+use burn::train::Interrupter;
+
+use super::flags::RunFlags;
+use super::plan::Plan;
+use super::prepare::Prepared;
+use super::results::{self, Results};
+use crate::data::Validation;
+use crate::engine::{
+    Console, Evaluate, Evaluation, EvaluationScope, TrainRequest, interrupt_on_signals, train,
+};
+use crate::error::Error;
+use crate::eval::perplexity::{Score, score};
+use crate::run::RunConfig;
+
+pub(super) fn run(flags: &RunFlags, out: &mut impl Write) -> Result<(), Error> {
+    let prepared = Prepared::new(flags)?;
+    let device = prepared.request.device.open()?;
+    writeln!(out, "{}", Plan(&prepared)).map_err(Error::Output)?;
+
+    let interrupter = Interrupter::new();
+    interrupt_on_signals(&interrupter)?;
+    let config = prepared.request.config.clone();
+    let steps = config.training.steps;
+    let run = prepared.request.out.clone();
+    let summary = train(TrainRequest {
+        evaluate: Some(evaluator(&prepared, &config, &device)),
+        config,
+        run_dir: run.clone(),
+        device,
+        resume: prepared.request.resume,
+        batches: prepared.batches.clone(),
+        interrupter,
+        console: Console::stderr(),
+    })?;
+    if summary.interrupted {
+        let step = summary.steps;
+        return Err(Error::Interrupted { step, steps, run });
+    }
+    let sample = results::sample(&prepared, &summary)?;
+    let results = Results::new(&prepared, &summary, sample);
+    results.save(&run)?;
+    write!(out, "{results}").map_err(Error::Output)
+}
+
+/// Scores the model on the windows that the scope asks for.
+fn evaluator(prepared: &Prepared, config: &RunConfig, device: &Device) -> Evaluate {
+    let (interval, last) = (prepared.interval.clone(), prepared.last.clone());
+    let rows = config.training.micro_batch;
+    let device = device.clone();
+    Box::new(move |model, scope| {
+        let windows: &Validation = match scope {
+            EvaluationScope::Interval => &interval,
+            EvaluationScope::Final => &last,
+        };
+        let score: Score = score(&model.decoder, windows, rows, &device)?;
+        Ok(Evaluation {
+            nats_per_token: score.loss(),
+            bits_per_byte: score.bits_per_byte(),
+        })
+    })
+}

@@ -1,0 +1,177 @@
+//! The program's one error: everything that can end a command, and its exit code.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use hybridnorm_core::ConfigError;
+use hybridnorm_interop::InteropError;
+
+use crate::checkpoint::CheckpointError;
+use crate::data::DataError;
+use crate::device::DeviceError;
+use crate::engine::TrainError;
+use crate::eval::perplexity::ScoreError;
+use crate::eval::yardstick::YardstickError;
+use crate::generate::GenerateError;
+
+/// Why a command ended without doing all it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The command line is wrong.
+    #[error("{0}")]
+    Usage(String),
+    /// A field of the configuration holds what is not allowed.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A configuration file cannot be read or understood.
+    #[error("{}{}: {reason}", path.display(), line.map_or(String::new(), |line| format!(":{line}")))]
+    ConfigFile {
+        /// The file.
+        path: PathBuf,
+        /// The line, counted from 1, where known.
+        line: Option<usize>,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The data cannot be used.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The device cannot be used.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// Training could not start or had to end.
+    #[error(transparent)]
+    Train(#[from] TrainError),
+    /// A checkpoint cannot be used.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// There is no checkpoint to read a model from.
+    #[error("{} holds no checkpoint yet: continue the run with --resume, or give another --run", path.display())]
+    NoCheckpoint {
+        /// The run directory.
+        path: PathBuf,
+    },
+    /// A model could not be scored.
+    #[error(transparent)]
+    Score(#[from] ScoreError),
+    /// The yardsticks could not be measured.
+    #[error(transparent)]
+    Yardstick(#[from] YardstickError),
+    /// No text could be generated.
+    #[error(transparent)]
+    Generate(#[from] GenerateError),
+    /// The reference cannot be read.
+    #[error(transparent)]
+    Reference(#[from] InteropError),
+    /// The device does not compute what it should.
+    #[error("{failed} reference cases failed")]
+    Verification {
+        /// How many.
+        failed: usize,
+    },
+    /// The file system refused.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was attempted, e.g. `write`.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// Standard output is gone.
+    #[error("cannot write to standard output: {0}")]
+    Output(io::Error),
+    /// A run was stopped by the user and left a checkpoint behind.
+    #[error("interrupted after step {step} of {steps}: continue with `hybridnorm-train train --out {} --resume`", run.display())]
+    Interrupted {
+        /// Steps done.
+        step: u64,
+        /// Steps of the whole run.
+        steps: u64,
+        /// The run directory.
+        run: PathBuf,
+    },
+}
+
+impl Error {
+    /// Wraps the file system's answer to `action` on `path`.
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_path_buf();
+        move |source| Self::Io {
+            action,
+            path,
+            source,
+        }
+    }
+
+    /// What the process exits with: 0 where a reader of our output has had enough, 2 where the user can put it right
+    /// (command line, configuration, data, checkpoints, directories), 130 after an interruption, 1 for the rest.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
+            Self::Interrupted { .. } => 130,
+            Self::Usage(_)
+            | Self::Config(_)
+            | Self::ConfigFile { .. }
+            | Self::Data(_)
+            | Self::Device(_)
+            | Self::NoCheckpoint { .. }
+            | Self::Reference(_)
+            | Self::Io { .. } => 2,
+            Self::Checkpoint(error) => checkpoint_code(error),
+            Self::Generate(GenerateError::Config(_) | GenerateError::Data(_)) => 2,
+            Self::Train(error) => match error {
+                TrainError::Checkpoint(error) => checkpoint_code(error),
+                TrainError::Config(_)
+                | TrainError::RunExists { .. }
+                | TrainError::NoRun { .. }
+                | TrainError::Locked { .. }
+                | TrainError::Io { .. }
+                | TrainError::ConfigFile { .. }
+                | TrainError::ConfigChanged { .. }
+                | TrainError::DataChanged { .. } => 2,
+                _ => 1,
+            },
+            Self::Score(_)
+            | Self::Yardstick(_)
+            | Self::Generate(_)
+            | Self::Verification { .. }
+            | Self::Output(_) => 1,
+        }
+    }
+
+    /// The message on one line.
+    pub fn one_line(&self) -> String {
+        let text = self.to_string();
+        text.split_whitespace().collect::<Vec<_>>().join(" ")
+    }
+}
+
+fn checkpoint_code(error: &CheckpointError) -> u8 {
+    match error {
+        CheckpointError::NonFinite { .. }
+        | CheckpointError::Serialize { .. }
+        | CheckpointError::Device { .. } => 1,
+        _ => 2,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_who_leaves_is_no_failure() {
+        let code = |kind: io::ErrorKind| Error::Output(kind.into()).exit_code();
+        assert_eq!(code(io::ErrorKind::BrokenPipe), 0);
+        assert_eq!(code(io::ErrorKind::StorageFull), 1);
+    }
+
+    #[test]
+    fn messages_are_brought_to_one_line() {
+        let error = Error::Usage("first\n  second".to_string());
+        assert_eq!(error.one_line(), "first second");
+        assert_eq!(error.exit_code(), 2);
+    }
+}

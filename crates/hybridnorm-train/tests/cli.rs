@@ -1,0 +1,235 @@
+//! The program as a user meets it: what it refuses, and a tiny run from beginning to end.
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use common::{Place, stderr};
+use rstest::rstest;
+
+#[rstest]
+#[case::placement("--placement hybird-star", &["placement", "hybird-star", "did you mean \"hybrid-star\"?"])]
+#[case::preset("--preset dmeo", &["preset", "dmeo", "did you mean \"demo\"?"])]
+#[case::init("--init megatorn", &["init", "megatorn", "did you mean \"megatron\"?"])]
+#[case::device("--device felx", &["device", "felx", "did you mean \"flex\"?"])]
+#[case::flag("--stesp 3", &["--stesp", "--steps"])]
+#[case::flag_value("--steps three", &["three", "--steps"])]
+#[case::data_missing("--data nowhere.txt", &["nowhere.txt", "does not exist"])]
+#[case::data_empty("--data empty.txt", &["empty.txt", "no text"])]
+#[case::data_not_utf8("--data latin1.txt", &["latin1.txt", "UTF-8", "byte 3"])]
+#[case::data_not_json("--data bad.jsonl", &["bad.jsonl:2", "text"])]
+#[case::data_short("--data short.txt", &["short.txt", "seq + 1 = 257", "--seq"])]
+#[case::tokenizer("--tokenizer words", &["tokenizer", "words", "byte", "tokenizer.json"])]
+#[case::config_missing("--config nowhere.toml", &["nowhere.toml", "read"])]
+#[case::config_unknown_field("--config unknown.toml", &["unknown.toml:7", "stepz", "steps"])]
+#[case::config_not_toml("--config text.md", &["text.md:1"])]
+#[case::heads("--config heads.toml", &["n_heads", "3", "divisor of d_model = 16"])]
+#[case::micro_batch("--batch 8 --micro-batch 3", &["micro_batch", "3", "divisor"])]
+#[case::zero_steps("--steps 0", &["steps", "at least 1"])]
+#[case::rate("--lr -1", &["lr", "-1"])]
+#[case::vocabulary("--config vocabulary.toml", &["model.vocab_size", "100", "257"])]
+#[case::existing_run("--out full", &["full", "--resume"])]
+#[case::unwritable("--config tiny.toml --out text.md/run", &["text.md/run"])]
+#[case::nothing_to_resume("--resume --out nowhere", &["nowhere", "no run to resume"])]
+#[case::nothing_to_resume_by_default("--resume", &["runs/demo-hybrid-star", "no run to resume"])]
+#[case::generate_without_run("generate --run nowhere", &["nowhere", "config.toml"])]
+#[case::generate_temperature("generate --run nowhere --temperature -1", &["temperature", "at least 0"])]
+fn a_mistake_is_refused_in_one_line(#[case] args: &str, #[case] words: &[&str]) {
+    let place = Place::new();
+    place.write("empty.txt", "");
+    place.write("short.txt", "Hello, world. ".repeat(10));
+    place.write("latin1.txt", b"caf\xe9");
+    place.write("bad.jsonl", "{\"text\": \"a\"}\nnot json\n");
+    place.write_variant("unknown.toml", "steps", "stepz");
+    place.write_variant("heads.toml", "n_heads = 2", "n_heads = 3");
+    place.write_variant("vocabulary.toml", "vocab_size = 257", "vocab_size = 100");
+    fs::create_dir(place.path("full")).unwrap();
+    place.write("full/notes.txt", "mine");
+    let message = place.refuse(args);
+    for word in words {
+        assert!(message.contains(word), "no {word:?} in: {message}");
+    }
+}
+
+#[test]
+fn a_device_that_is_not_compiled_in_names_its_feature() {
+    let place = Place::new();
+    for row in hybridnorm_train::device::DEVICES {
+        if !row.is_compiled_in() {
+            let message = place.refuse(&format!("--config tiny.toml --device {}", row.name));
+            assert!(
+                message.contains(&format!("--features {}", row.name)),
+                "{message}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_run_from_beginning_to_end() {
+    let place = Place::new();
+    let out = place.succeed("--config tiny.toml --out run");
+    for words in [
+        "hybrid-star",
+        "layer 0: Y = X + Attn_QKV(N(X))",
+        "6 steps of 2 x 16 tokens",
+        "validation loss",
+        "this model",
+        "bigram",
+        "sample, continuing",
+        "tokens/s",
+    ] {
+        assert!(out.contains(words), "no {words:?} in:\n{out}");
+    }
+    for file in ["config.toml", "metrics.jsonl", "summary.json"] {
+        assert!(place.path("run").join(file).is_file(), "{file}");
+    }
+    for step in [2, 4, 6] {
+        assert!(place.path(&format!("run/checkpoints/step-{step}")).is_dir());
+    }
+    let summary = fs::read_to_string(place.path("run/summary.json")).unwrap();
+    let summary: serde_json::Value = serde_json::from_str(&summary).unwrap();
+    assert_eq!(summary["steps"], 6);
+    assert!(summary["bits_per_byte"]["model"].as_f64().unwrap() > 0.0);
+
+    // Greedy text does not depend on the seed, sampled text on nothing else.
+    let generate = |flags: &str| {
+        place.succeed(&format!(
+            "generate --run run --prompt The --tokens 40 {flags}"
+        ))
+    };
+    let greedy = generate("--temperature 0 --seed 1");
+    assert!(greedy.starts_with("The"));
+    assert_eq!(greedy, generate("--temperature 0 --seed 2"));
+    assert_eq!(generate("--seed 1"), generate("--seed 1"));
+
+    // The directory now holds a run, and a run that is done has nothing left to do.
+    assert!(
+        place
+            .refuse("--config tiny.toml --out run")
+            .contains("--resume")
+    );
+    place.succeed("--out run --resume");
+    // Whatever would change what is computed is refused.
+    let message = place.refuse("--out run --resume --lr 0.5");
+    assert!(message.contains("schedule.lr"), "{message}");
+}
+
+#[test]
+fn a_plan_can_be_trained() {
+    let place = Place::new();
+    let toml = place.succeed("plan --config tiny.toml --placement pre --steps 2 --toml");
+    place.write("plan.toml", &toml);
+    assert_eq!(toml, place.succeed("plan --config plan.toml --toml"));
+    assert!(!place.path("runs").exists(), "a plan writes nothing");
+    place.succeed("train --config plan.toml");
+    let stored = fs::read_to_string(place.path("runs/plan/config.toml")).unwrap();
+    assert_eq!(stored, toml);
+    // A second run without --out gets a directory of its own.
+    place.succeed("train --config plan.toml");
+    assert!(place.path("runs/plan-2/summary.json").is_file());
+}
+
+#[test]
+fn a_checkpoint_of_another_shape_is_refused() {
+    let place = Place::new();
+    place.succeed("--config tiny.toml --out run");
+    let config = fs::read_to_string(place.path("run/config.toml")).unwrap();
+    place.write("run/config.toml", config.replace("d_ff = 32", "d_ff = 48"));
+    for args in ["--out run --resume", "generate --run run"] {
+        let message = stderr(&place.run(args));
+        assert!(message.contains("feed_forward"), "{args}: {message}");
+        assert_eq!(place.run(args).status.code(), Some(2), "{message}");
+    }
+}
+
+#[test]
+fn a_reader_who_leaves_is_no_error() {
+    let place = Place::new();
+    place.succeed("--config tiny.toml --out run");
+    for args in ["placements", "generate --run run --tokens 2000"] {
+        let mut child = place
+            .command(args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        drop(child.stdout.take());
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{args}: {}", stderr(&output));
+        assert!(!stderr(&output).contains("panicked"), "{args}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn ctrl_c_ends_with_a_checkpoint() {
+    let place = Place::new();
+    let args = "--config tiny.toml --out run --steps 100000 --checkpoint-every 0 --eval-every 0";
+    let child = start(&place, args);
+    wait_for_steps(&place.path("run"), 3);
+    signal(&child, "INT");
+    let output = child.wait_with_output().unwrap();
+    let message = stderr(&output);
+    assert_eq!(output.status.code(), Some(130), "{message}");
+    assert!(message.contains("--out run --resume"), "{message}");
+    let checkpoints = fs::read_dir(place.path("run/checkpoints")).unwrap();
+    assert_eq!(checkpoints.count(), 1);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_killed_run_ends_in_the_same_bytes() {
+    let place = Place::new();
+    let args = "--config tiny.toml --steps 200 --checkpoint-every 10 --eval-every 0";
+    place.succeed(&format!("{args} --out whole"));
+    let mut child = start(&place, &format!("{args} --out killed"));
+    wait_for_steps(&place.path("killed"), 25);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(!place.path("killed/checkpoints/step-200").exists());
+    place.succeed("--out killed --resume");
+    for file in ["model.safetensors", "optimizer.safetensors"] {
+        let [whole, killed] = ["whole", "killed"].map(|run| {
+            fs::read(place.path(&format!("{run}/checkpoints/step-200/{file}"))).unwrap()
+        });
+        assert!(whole == killed, "{file} differs");
+    }
+}
+
+#[cfg(unix)]
+fn start(place: &Place, args: &str) -> Child {
+    place
+        .command(args)
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+#[cfg(unix)]
+fn signal(child: &Child, name: &str) {
+    let pid = child.id().to_string();
+    let status = Command::new("kill").args(["-s", name, &pid]).status();
+    assert!(status.unwrap().success());
+}
+
+/// Waits until a run has logged `steps` steps.
+#[cfg(unix)]
+fn wait_for_steps(run: &Path, steps: usize) {
+    let started = Instant::now();
+    loop {
+        let log = fs::read_to_string(run.join("metrics.jsonl")).unwrap_or_default();
+        if log.lines().count() >= steps {
+            return;
+        }
+        assert!(
+            started.elapsed() < Duration::from_secs(60),
+            "no progress: {log}"
+        );
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
