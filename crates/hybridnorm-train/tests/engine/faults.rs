@@ -181,7 +181,10 @@ fn a_run_killed_again_and_again_equals_a_straight_one() {
         child.kill().unwrap();
         child.wait().unwrap();
     }
-    assert!(landed >= 3, "only {landed} of 10 kills met a running process");
+    assert!(
+        landed >= 3,
+        "only {landed} of 10 kills met a running process"
+    );
     println!("{landed} kills met a running process");
     assert!(start().wait().unwrap().success());
     for file in ["model.safetensors", "optimizer.safetensors"] {
