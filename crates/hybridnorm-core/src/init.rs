@@ -85,8 +85,8 @@ pub struct InitConfig {
     pub std: Option<f64>,
     /// Deviation of the embedding; `None` takes the scheme's.
     pub embedding_std: Option<f64>,
-    /// Values further out than this many deviations are drawn again; `None` does not truncate.
-    pub cutoff: Option<f64>,
+    /// Values further out than this many deviations are drawn again; 0 does not truncate.
+    pub cutoff: f64,
     /// Seed of every draw.
     pub seed: u64,
 }
@@ -97,7 +97,7 @@ impl Default for InitConfig {
             scheme: None,
             std: None,
             embedding_std: None,
-            cutoff: Some(3.0),
+            cutoff: 3.0,
             seed: 6198,
         }
     }
@@ -130,7 +130,7 @@ pub struct Initializer {
     scheme: InitScheme,
     std: f64,
     embedding_std: Option<f64>,
-    cutoff: Option<f64>,
+    cutoff: f64,
     seed: u64,
     d_model: usize,
     n_layers: usize,
@@ -152,8 +152,8 @@ impl Initializer {
     ) -> Result<Self, ConfigError> {
         let std = config.std.unwrap_or(1.0 / (2.5 * d_model as f64).sqrt());
         positive_real("init.std", std)?;
-        if let Some(cutoff) = config.cutoff {
-            positive_real("init.cutoff", cutoff)?;
+        if config.cutoff != 0.0 {
+            positive_real("init.cutoff", config.cutoff)?;
         }
         if let Some(std) = config.embedding_std {
             positive_real("init.embedding_std", std)?;
@@ -256,7 +256,11 @@ impl Initializer {
     fn stream(&self, name: &str, std: f64) -> impl FnMut() -> f32 + use<> {
         let mut rng =
             ChaCha8Rng::from_seed(stream_seed(self.seed, &format!("{}{name}", self.path)));
-        let cutoff = self.cutoff.unwrap_or(f64::INFINITY);
+        let cutoff = if self.cutoff == 0.0 {
+            f64::INFINITY
+        } else {
+            self.cutoff
+        };
         move || {
             loop {
                 let z: f64 = StandardNormal.sample(&mut rng);

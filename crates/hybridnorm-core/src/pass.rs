@@ -12,7 +12,7 @@ enum Context {
     /// Everything before it.
     Causal,
     /// Everything before it in its own document; ids `[batch, seq]`.
-    Documents(Tensor<2, Int>),
+    Documents(Box<Tensor<2, Int>>),
     /// Everything before it, including what the cache holds.
     Cached(KvCache),
 }
@@ -70,7 +70,7 @@ impl<R> Pass<R> {
     /// # Shapes
     /// - `documents` `[batch, seq]`: the number of the document each token belongs to
     pub fn documents(documents: Tensor<2, Int>) -> Self {
-        Self::new(Context::Documents(documents))
+        Self::new(Context::Documents(Box::new(documents)))
     }
 
     /// Continues the sequence that `cache` holds; get it back with [`into_cache`](Self::into_cache).
@@ -135,7 +135,7 @@ impl<R> Pass<R> {
         }
         let mut mask = mask::causal(n_query, self.offset(), window, device);
         if let Context::Documents(documents) = &self.context {
-            mask = mask.bool_or(mask::across_documents(documents.clone()));
+            mask = mask.bool_or(mask::across_documents((**documents).clone()));
         }
         self.masks.push((window, mask.clone()));
         mask

@@ -115,9 +115,8 @@ pub struct ScheduleConfig {
     /// Tokens of linear warm-up; absent, 5 % of the run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub warmup_tokens: Option<u64>,
-    /// Learning rate at the very start; absent, a tenth of the highest.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub warmup_from: Option<f64>,
+    /// Learning rate at the very start of the warm-up.
+    pub warmup_from: f64,
 }
 
 impl Default for ScheduleConfig {
@@ -127,7 +126,7 @@ impl Default for ScheduleConfig {
             lr: 3e-4,
             floor: 0.1,
             warmup_tokens: None,
-            warmup_from: Some(0.0),
+            warmup_from: 0.0,
         }
     }
 }
@@ -171,11 +170,7 @@ impl RunConfig {
         for (field, value, most) in [
             ("schedule.lr", self.schedule.lr, f64::MAX),
             ("schedule.floor", self.schedule.floor, 1.0),
-            (
-                "schedule.warmup_from",
-                self.schedule.warmup_from.unwrap_or(0.0),
-                f64::MAX,
-            ),
+            ("schedule.warmup_from", self.schedule.warmup_from, f64::MAX),
             ("optimizer.beta1", o.beta1, 1.0 - f64::EPSILON),
             ("optimizer.beta2", o.beta2, 1.0 - f64::EPSILON),
             ("optimizer.epsilon", o.epsilon, f64::MAX),

@@ -287,19 +287,18 @@ impl OfficialConfig {
     /// The initialisation (`initialization.py`): a cutoff of 3 is the default of all but `normal`.
     fn init(&self) -> Result<InitConfig, InteropError> {
         let (scheme, cutoff) = match self.init_fn.as_str() {
-            "normal" => (InitScheme::Normal, None),
-            "mitchell" => (InitScheme::Mitchell, Some(3.0)),
-            "full_megatron" => (InitScheme::Megatron, Some(3.0)),
+            "normal" => (InitScheme::Normal, 0.0),
+            "mitchell" => (InitScheme::Mitchell, 3.0),
+            "full_megatron" => (InitScheme::Megatron, 3.0),
             other => return unsupported("init_fn", other, "normal, mitchell or full_megatron"),
         };
         let scaled = || (self.d_model as f64).sqrt() * self.init_std;
+        let scale_embedding = self.scale_emb_init && scheme == InitScheme::Megatron;
         Ok(InitConfig {
             scheme: Some(scheme),
             std: Some(self.init_std),
-            embedding_std: self
-                .emb_init_std
-                .or_else(|| self.scale_emb_init.then(scaled)),
-            cutoff: self.init_cutoff_factor.or(cutoff),
+            embedding_std: self.emb_init_std.or_else(|| scale_embedding.then(scaled)),
+            cutoff: self.init_cutoff_factor.unwrap_or(cutoff),
             ..InitConfig::default()
         })
     }

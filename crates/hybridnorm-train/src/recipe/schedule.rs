@@ -29,8 +29,8 @@ pub struct Schedule {
     pub peak: f64,
     /// Lowest learning rate, as a share of the peak.
     pub floor: f64,
-    /// Learning rate at time 0; `None` is a tenth of the peak, as in the reference.
-    pub warmup_from: Option<f64>,
+    /// Learning rate at time 0. The reference takes a tenth of the peak where it names none.
+    pub warmup_from: f64,
     /// Length of the warm-up.
     pub warmup: u64,
     /// End of the schedule, counted from the start of the run.
@@ -42,7 +42,7 @@ impl Schedule {
     pub fn at(&self, t: u64) -> f64 {
         let (peak, floor) = (self.peak, self.floor * self.peak);
         if t < self.warmup {
-            let from = self.warmup_from.unwrap_or(0.1 * peak);
+            let from = self.warmup_from;
             return from + (peak - from) * t as f64 / self.warmup as f64;
         }
         if t >= self.total

@@ -160,7 +160,7 @@ pub fn schedule(settings: &SchedulerSettings, peak: f64) -> Result<Schedule, Int
         shape,
         peak,
         floor: settings.alpha_f,
-        warmup_from: settings.warmup_min_lr,
+        warmup_from: settings.warmup_min_lr.unwrap_or(0.1 * peak),
         warmup: settings.t_warmup,
         total: settings.max_steps,
     })

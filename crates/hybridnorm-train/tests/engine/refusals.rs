@@ -86,7 +86,7 @@ fn other_data_is_refused() {
 #[case::long("training.seq", |c: &mut RunConfig| c.training.seq = 17)]
 #[case::heads("n_heads", |c: &mut RunConfig| c.model.n_heads = 3)]
 #[case::tokens("training.steps", |c: &mut RunConfig| c.training.steps = u64::MAX)]
-#[case::warmup("schedule.warmup_from", |c: &mut RunConfig| c.schedule.warmup_from = Some(f64::INFINITY))]
+#[case::warmup("schedule.warmup_from", |c: &mut RunConfig| c.schedule.warmup_from = f64::INFINITY)]
 #[case::lr("schedule.lr", |c: &mut RunConfig| c.schedule.lr = f64::NAN)]
 fn an_impossible_configuration_leaves_no_directory(
     #[case] field: &str,
