@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use hybridnorm_core::DecoderConfig;
+use hybridnorm_core::{ConfigError, DecoderConfig};
 use serde::{Deserialize, Serialize};
 
 use crate::recipe::{AdamWConfig, Schedule, ScheduleShape};
@@ -70,6 +70,8 @@ pub struct TrainingConfig {
     pub eval_sequences: usize,
     /// Steps between two checkpoints; 0 writes one at the end only.
     pub checkpoint_every: u64,
+    /// Checkpoints kept, the newest; 0 keeps all.
+    pub keep_checkpoints: usize,
 }
 
 impl Default for TrainingConfig {
@@ -83,6 +85,7 @@ impl Default for TrainingConfig {
             eval_every: 100,
             eval_sequences: 64,
             checkpoint_every: 100,
+            keep_checkpoints: 3,
         }
     }
 }
@@ -130,6 +133,67 @@ impl Default for ScheduleConfig {
 }
 
 impl RunConfig {
+    /// Refuses what cannot be trained.
+    ///
+    /// # Errors
+    /// Names the field, its value and what is allowed.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        self.model.validate()?;
+        let t = &self.training;
+        for (field, value) in [
+            ("training.steps", t.steps),
+            ("training.seq", t.seq as u64),
+            ("training.batch", t.batch as u64),
+            ("training.micro_batch", t.micro_batch as u64),
+        ] {
+            if value == 0 {
+                return Err(ConfigError::new(field, value, "at least 1"));
+            }
+        }
+        if !t.batch.is_multiple_of(t.micro_batch) {
+            let allowed = format!("a divisor of training.batch = {}", t.batch);
+            let field = "training.micro_batch";
+            return Err(ConfigError::new(field, t.micro_batch, allowed));
+        }
+        let tokens = (t.batch as u64).checked_mul(t.seq as u64);
+        if tokens
+            .and_then(|tokens| tokens.checked_mul(t.steps))
+            .is_none()
+        {
+            let allowed = "batch · seq · steps below 2^64 tokens";
+            return Err(ConfigError::new("training.steps", t.steps, allowed));
+        }
+        if t.seq > self.model.max_seq_len {
+            let allowed = format!("at most model.max_seq_len = {}", self.model.max_seq_len);
+            return Err(ConfigError::new("training.seq", t.seq, allowed));
+        }
+        let o = &self.optimizer;
+        for (field, value, most) in [
+            ("schedule.lr", self.schedule.lr, f64::MAX),
+            ("schedule.floor", self.schedule.floor, 1.0),
+            (
+                "schedule.warmup_from",
+                self.schedule.warmup_from.unwrap_or(0.0),
+                f64::MAX,
+            ),
+            ("optimizer.beta1", o.beta1, 1.0 - f64::EPSILON),
+            ("optimizer.beta2", o.beta2, 1.0 - f64::EPSILON),
+            ("optimizer.epsilon", o.epsilon, f64::MAX),
+            ("optimizer.weight_decay", o.weight_decay, f64::MAX),
+            ("optimizer.max_grad_norm", o.max_grad_norm, f64::MAX),
+        ] {
+            if !(0.0..=most).contains(&value) {
+                let allowed = match most {
+                    f64::MAX => "a finite number of at least 0".to_string(),
+                    1.0 => "from 0 to 1".to_string(),
+                    _ => "at least 0 and below 1".to_string(),
+                };
+                return Err(ConfigError::new(field, value, allowed));
+            }
+        }
+        Ok(())
+    }
+
     /// The schedule in tokens, over the whole run.
     pub fn schedule(&self) -> Schedule {
         let total = self.training.steps * self.training.tokens_per_step();

@@ -1,0 +1,139 @@
+//! Why a run could not start or had to end.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use burn::train::TrainingError;
+use hybridnorm_core::ConfigError;
+
+use crate::checkpoint::CheckpointError;
+
+/// Why [`train`](super::train) failed.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// The configuration asks for something impossible.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A checkpoint could not be written or read.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The run directory exists and nobody asked to resume it.
+    #[error("{} already holds a run: choose another directory, or --resume it", path.display())]
+    RunExists {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// There is nothing to resume.
+    #[error("{} holds no run to resume: it has no config.toml", path.display())]
+    NoRun {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Another process trains in this directory.
+    #[error("{} is in use by another run", path.display())]
+    Locked {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The file system refused.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was attempted, e.g. `write`.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// A stored configuration can't be understood, or one can't be stored.
+    #[error("{}: {reason}", path.display())]
+    ConfigFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A resumed run was asked to compute something else than before.
+    #[error(
+        "{field} is {requested} now, but the run was started with {stored}: resuming would change its mathematics; \
+         leave the field as it was, or start a new run"
+    )]
+    ConfigChanged {
+        /// The field, e.g. `model.d_model`.
+        field: String,
+        /// Its value in the run's `config.toml`.
+        stored: String,
+        /// The value asked for.
+        requested: String,
+    },
+    /// A resumed run would see other data than before.
+    #[error(
+        "the data is {found} now, but the run was started on {stored}: resuming would change its data"
+    )]
+    DataChanged {
+        /// The data's identity in the checkpoint.
+        stored: String,
+        /// The data's identity now.
+        found: String,
+    },
+    /// The batch source broke its contract.
+    #[error("batch of step {step}: {problem}")]
+    Batch {
+        /// The step, counted from 1.
+        step: u64,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The loss or the gradient is NaN or infinite. The weights of the step before were kept and not overwritten.
+    #[error(
+        "{what} is {value} in step {step}; the run ends here, its weights untouched by that step"
+    )]
+    NonFinite {
+        /// `loss` or `gradient norm`.
+        what: &'static str,
+        /// The value.
+        value: f64,
+        /// The step, counted from 1.
+        step: u64,
+    },
+    /// The device failed while a value was read back.
+    #[error("cannot read the {what} of step {step} from the device: {reason}")]
+    Device {
+        /// What was read.
+        what: &'static str,
+        /// The step, counted from 1.
+        step: u64,
+        /// The device's answer.
+        reason: String,
+    },
+    /// The evaluation failed.
+    #[error("evaluation after step {step}: {source}")]
+    Evaluation {
+        /// Steps done.
+        step: u64,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// Burn's learner ended the run.
+    #[error("the learner stopped: {0}")]
+    Learner(Arc<TrainingError>),
+    /// Burn's learner returned without running the step loop.
+    #[error("the learner never ran the step loop")]
+    NeverRan,
+    /// Signals can't be caught.
+    #[error("cannot watch for Ctrl-C: {0}")]
+    Signals(#[from] ctrlc::Error),
+}
+
+impl TrainError {
+    /// Wraps the file system's answer to `action` on `path`.
+    pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_path_buf();
+        move |source| Self::Io {
+            action,
+            path,
+            source,
+        }
+    }
+}

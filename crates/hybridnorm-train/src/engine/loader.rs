@@ -1,0 +1,171 @@
+//! Token batches as Burn's data loader.
+
+use std::sync::Arc;
+
+use burn::data::dataloader::{DataLoader, DataLoaderIterator, Progress};
+use burn::data::dataset::DatasetError;
+use burn::tensor::{Device, Tensor, TensorData};
+
+use super::error::TrainError;
+use super::model::TokenBatch;
+
+/// Where training tokens come from. A batch is a pure function of its step, so data order is not state: resuming a
+/// run needs the number of its step.
+pub trait BatchSource: Send + Sync {
+    /// The token ids of step `step`, counted from 0: `[batch, seq + 1]`, row-major.
+    fn batch(&self, step: u64) -> Vec<u32>;
+
+    /// Names corpus, tokenizer and order, e.g. by a hash. A run is refused to resume on data of another identity.
+    fn identity(&self) -> Option<String> {
+        None
+    }
+}
+
+/// What of a run's data a [`TokenLoader`] yields.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LoaderShape {
+    /// Sequences in a step.
+    pub batch: usize,
+    /// Sequences in a micro-batch; divides `batch`.
+    pub micro_batch: usize,
+    /// Tokens the model sees of a sequence; each is one longer.
+    pub seq: usize,
+    /// Rows of the embedding: token ids are below it.
+    pub vocab: usize,
+}
+
+/// Yields the micro-batches of steps `first..end` (counted from 0) in order.
+#[derive(Clone)]
+pub struct TokenLoader {
+    source: Arc<dyn BatchSource>,
+    shape: LoaderShape,
+    /// In micro-batches from the start of the run.
+    range: std::ops::Range<u64>,
+    device: Device,
+}
+
+impl TokenLoader {
+    /// The micro-batches of `steps`, on `device`.
+    pub fn new(
+        source: Arc<dyn BatchSource>,
+        shape: LoaderShape,
+        steps: std::ops::Range<u64>,
+        device: Device,
+    ) -> Self {
+        let accumulation = (shape.batch / shape.micro_batch) as u64;
+        Self {
+            source,
+            shape,
+            range: steps.start * accumulation..steps.end * accumulation,
+            device,
+        }
+    }
+
+    /// The token ids of `step`, if the source keeps its word about them.
+    fn step(&self, step: u64) -> Result<Vec<u32>, TrainError> {
+        let LoaderShape {
+            batch, seq, vocab, ..
+        } = self.shape;
+        let ids = self.source.batch(step);
+        let wrong = |problem: String| TrainError::Batch {
+            step: step + 1,
+            problem,
+        };
+        if ids.len() != batch * (seq + 1) {
+            let found = ids.len();
+            return Err(wrong(format!(
+                "{found} tokens instead of {batch}·({seq} + 1)"
+            )));
+        }
+        match ids.iter().find(|id| **id as usize >= vocab) {
+            Some(id) => Err(wrong(format!(
+                "token id {id} is not below the model's {vocab}"
+            ))),
+            None => Ok(ids),
+        }
+    }
+}
+
+impl DataLoader<TokenBatch> for TokenLoader {
+    fn iter<'a>(&'a self) -> Box<dyn DataLoaderIterator<TokenBatch> + 'a> {
+        Box::new(Iter {
+            loader: self,
+            next: self.range.start,
+            current: None,
+        })
+    }
+
+    fn num_items(&self) -> usize {
+        (self.range.end - self.range.start) as usize
+    }
+
+    fn to_device(&self, device: &Device) -> Arc<dyn DataLoader<TokenBatch>> {
+        Arc::new(Self {
+            device: device.clone(),
+            ..self.clone()
+        })
+    }
+
+    fn slice(&self, start: usize, end: usize) -> Arc<dyn DataLoader<TokenBatch>> {
+        let at = |index: usize| (self.range.start + index as u64).min(self.range.end);
+        Arc::new(Self {
+            range: at(start)..at(end),
+            ..self.clone()
+        })
+    }
+}
+
+struct Iter<'a> {
+    loader: &'a TokenLoader,
+    next: u64,
+    current: Option<(u64, Vec<u32>)>,
+}
+
+impl Iterator for Iter<'_> {
+    type Item = Result<TokenBatch, DatasetError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let TokenLoader {
+            shape,
+            range,
+            device,
+            ..
+        } = self.loader;
+        if self.next >= range.end {
+            return None;
+        }
+        let accumulation = (shape.batch / shape.micro_batch) as u64;
+        let (step, part) = (self.next / accumulation, self.next % accumulation);
+        self.next += 1;
+        let ids = match self.current.take() {
+            Some((known, ids)) if known == step => ids,
+            _ => match self.loader.step(step) {
+                Ok(ids) => ids,
+                Err(error) => return Some(Err(DatasetError::new(error))),
+            },
+        };
+        let size = shape.micro_batch * (shape.seq + 1);
+        let micro: Vec<i32> = ids
+            .iter()
+            .skip(part as usize * size)
+            .take(size)
+            .map(|id| *id as i32)
+            .collect();
+        self.current = Some((step, ids));
+        let data = TensorData::new(micro, [shape.micro_batch, shape.seq + 1]);
+        Some(Ok(TokenBatch {
+            tokens: Tensor::from_data(data, device),
+        }))
+    }
+}
+
+impl DataLoaderIterator<TokenBatch> for Iter<'_> {
+    fn progress(&self) -> Progress {
+        let range = &self.loader.range;
+        Progress::new(
+            (self.next - range.start) as usize,
+            (range.end - range.start) as usize,
+            Some("micro-batches".to_string()),
+        )
+    }
+}

@@ -1,0 +1,132 @@
+//! The figures of a step and of an evaluation, and the Burn metrics that carry them to the renderer.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use burn::tensor::TensorReadError;
+use burn::train::metric::{
+    Metric, MetricAttributes, MetricMetadata, MetricName, Numeric, NumericAttributes, NumericEntry,
+    SerializedEntry,
+};
+use serde::{Deserialize, Serialize};
+
+/// The figures of one optimiser step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StepRecord {
+    /// The step, counted from 1.
+    pub step: u64,
+    /// Tokens trained on, this step's included.
+    pub tokens: u64,
+    /// Mean cross-entropy in nats per token, before the step.
+    pub loss: f64,
+    /// Learning rate.
+    pub lr: f64,
+    /// Global norm of the averaged gradient, before clipping.
+    pub grad_norm: f64,
+    /// Tokens in the step over the seconds it took: data, forward, backward, optimiser.
+    pub tokens_per_s: f64,
+    /// Seconds of training so far, over all restarts.
+    pub elapsed_s: f64,
+}
+
+/// The figures of one evaluation on held-out data.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Evaluation {
+    /// Mean cross-entropy in nats per token.
+    pub nats_per_token: f64,
+    /// Mean cross-entropy in bits per byte of text.
+    pub bits_per_byte: f64,
+}
+
+/// A Burn metric that shows one field of a record `R` as it is.
+#[derive(Debug)]
+pub(super) struct Scalar<R> {
+    name: MetricName,
+    pick: fn(&R) -> f64,
+    value: Option<f64>,
+    record: PhantomData<fn(R)>,
+}
+
+/// Names of the metrics, as the renderer gets them.
+pub(super) mod names {
+    pub(in crate::engine) const LOSS: &str = "Loss";
+    pub(in crate::engine) const LR: &str = "Learning rate";
+    pub(in crate::engine) const GRAD_NORM: &str = "Gradient norm";
+    pub(in crate::engine) const SPEED: &str = "Tokens/s";
+    pub(in crate::engine) const NATS: &str = "Nats/token";
+    pub(in crate::engine) const BITS: &str = "Bits/byte";
+}
+
+impl<R> Scalar<R> {
+    pub(super) fn new(name: &str, pick: fn(&R) -> f64) -> Self {
+        Self {
+            name: Arc::new(name.to_string()),
+            pick,
+            value: None,
+            record: PhantomData,
+        }
+    }
+
+    fn entry(&self) -> SerializedEntry {
+        match self.value {
+            Some(value) => SerializedEntry::new(format!("{value:.4}"), value.to_string()),
+            None => SerializedEntry::not_available(None),
+        }
+    }
+}
+
+impl<R> Clone for Scalar<R> {
+    fn clone(&self) -> Self {
+        Self {
+            name: self.name.clone(),
+            ..*self
+        }
+    }
+}
+
+impl<R> Metric for Scalar<R> {
+    type Input = Option<R>;
+
+    fn name(&self) -> MetricName {
+        self.name.clone()
+    }
+
+    fn attributes(&self) -> MetricAttributes {
+        NumericAttributes {
+            unit: None,
+            higher_is_better: *self.name == names::SPEED,
+        }
+        .into()
+    }
+
+    fn update(
+        &mut self,
+        record: &Option<R>,
+        _metadata: &MetricMetadata,
+    ) -> Result<SerializedEntry, TensorReadError> {
+        self.value = record.as_ref().map(self.pick);
+        Ok(self.entry())
+    }
+
+    fn compute(&mut self) -> Result<SerializedEntry, TensorReadError> {
+        Ok(self.entry())
+    }
+
+    fn clear(&mut self) {
+        self.value = None;
+    }
+}
+
+impl<R> Numeric for Scalar<R> {
+    fn value(&self) -> Option<NumericEntry> {
+        self.value.map(NumericEntry::Value)
+    }
+
+    fn running_value(&self) -> Option<NumericEntry> {
+        self.value()
+    }
+
+    fn final_value(&self) -> NumericEntry {
+        NumericEntry::Final(self.value.unwrap_or(f64::NAN))
+    }
+}

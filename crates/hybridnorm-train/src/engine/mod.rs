@@ -1,0 +1,280 @@
+//! Training by steps, inside Burn's learner.
+//!
+//! [`train`] takes a [`TrainRequest`] and returns a [`TrainSummary`]. The parts:
+//!
+//! | part | what |
+//! |---|---|
+//! | [`LanguageModel`] | the decoder with Burn's `TrainStep` and `InferenceStep` |
+//! | [`TokenLoader`] | Burn's `DataLoader` over a [`BatchSource`], a pure function of the step |
+//! | the strategy | Burn's `SupervisedLearningStrategy`: accumulation, clipping, schedule, evaluation, checkpoints |
+//! | [`Console`] | Burn's `MetricsRenderer`: a live bar or plain lines |
+//! | [`MetricsLog`] | `metrics.jsonl` |
+//! | [`RunDir`] | `config.toml`, the lock, what may differ on resume |
+
+mod console;
+mod error;
+mod loader;
+mod log;
+mod metrics;
+mod model;
+mod run_dir;
+mod signals;
+mod strategy;
+mod unlogged;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use burn::optim::SgdConfig;
+use burn::tensor::Device;
+use burn::train::{Interrupter, Learner, LearningResult, SupervisedTraining, TrainingStrategy};
+
+pub use console::Console;
+pub use error::TrainError;
+pub use loader::{BatchSource, LoaderShape, TokenLoader};
+pub use log::{MetricsLog, Record};
+pub use metrics::{Evaluation, StepRecord};
+pub use model::{LanguageModel, Output, TokenBatch};
+pub use run_dir::{
+    CHECKPOINTS, CONFIG, Difference, METRICS, RunDir, differing_fields, stored_config,
+};
+pub use signals::interrupt_on_signals;
+
+use crate::checkpoint::CheckpointStore;
+use crate::recipe::AdamW;
+use crate::run::RunConfig;
+use metrics::{Scalar, names};
+use strategy::{Position, Session, StepLoop};
+
+/// Measures a model, which has no autodiff, on held-out data.
+pub type Evaluate = Box<
+    dyn Fn(
+            &LanguageModel,
+            EvaluationScope,
+        ) -> Result<Evaluation, Box<dyn std::error::Error + Send + Sync>>
+        + Send,
+>;
+
+/// Which of a run's evaluations one is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EvaluationScope {
+    /// One of those during the run.
+    Interval,
+    /// The one at the end, which may look at more data.
+    Final,
+}
+
+/// A run to be started or continued.
+pub struct TrainRequest {
+    /// Everything that decides the run's numbers. To resume, start from [`stored_config`].
+    pub config: RunConfig,
+    /// The directory that holds, or will hold, everything the run writes.
+    pub run_dir: PathBuf,
+    /// Where to compute, with or without autodiff.
+    pub device: Device,
+    /// Whether to continue the run in `run_dir`.
+    pub resume: bool,
+    /// The training data.
+    pub batches: Arc<dyn BatchSource>,
+    /// How to evaluate, if at all.
+    pub evaluate: Option<Evaluate>,
+    /// Stops the run after the step in progress, with a checkpoint. See [`interrupt_on_signals`].
+    pub interrupter: Interrupter,
+    /// Where progress is shown.
+    pub console: Console,
+}
+
+/// A run that ended without an error.
+#[derive(Debug)]
+pub struct TrainSummary {
+    /// Steps done, those before a resume included.
+    pub steps: u64,
+    /// Tokens trained on.
+    pub tokens: u64,
+    /// Loss of the last step in nats per token; `None` if this process took no step.
+    pub loss: Option<f64>,
+    /// The last evaluation in this process.
+    pub evaluation: Option<Evaluation>,
+    /// Seconds this process has trained, evaluated and saved.
+    pub elapsed_s: f64,
+    /// The step this process continued from.
+    pub resumed_from: Option<u64>,
+    /// Whether it was stopped before its last step.
+    pub interrupted: bool,
+    /// The newest checkpoint.
+    pub checkpoint: Option<PathBuf>,
+    /// Most memory this process ever held, in bytes, where the system tells (Linux).
+    pub peak_memory: Option<u64>,
+    /// The trained model, without autodiff.
+    pub model: LanguageModel,
+}
+
+/// Trains as requested. A failed run leaves its directory resumable from its newest checkpoint.
+///
+/// # Errors
+/// Every way a configuration, a file, the data or the device can end a run: see [`TrainError`].
+pub fn train(request: TrainRequest) -> Result<TrainSummary, TrainError> {
+    let started = std::time::Instant::now();
+    let TrainRequest {
+        config,
+        run_dir,
+        device,
+        resume,
+        batches,
+        evaluate,
+        interrupter,
+        console,
+    } = request;
+    config.validate()?;
+    let device = if device.is_autodiff() {
+        device
+    } else {
+        device.autodiff()
+    };
+    let mut model = LanguageModel {
+        decoder: config.model.init(&device)?,
+    };
+    let mut optimizer = AdamW::new(config.optimizer.clone(), &model);
+    let data = batches.identity();
+    let (run, at) = if resume {
+        let run = RunDir::resume(&run_dir, &config)?;
+        let (restored, at) = restore(
+            &run.checkpoints(),
+            model,
+            &mut optimizer,
+            data.as_deref(),
+            &console,
+        )?;
+        model = restored;
+        (run, at)
+    } else {
+        (RunDir::create(&run_dir, &config)?, Position::default())
+    };
+    let log = MetricsLog::open(&run.metrics(), at.step)?;
+    let first = at.step;
+
+    let shape = LoaderShape {
+        batch: config.training.batch,
+        micro_batch: config.training.micro_batch,
+        seq: config.training.seq,
+        vocab: config.model.padded_vocab_size,
+    };
+    let steps = config.training.steps;
+    let loader = |steps| TokenLoader::new(batches.clone(), shape, steps, device.clone());
+    let (train, nothing) = (Arc::new(loader(first..steps)), Arc::new(loader(0..0)));
+    let strategy = Arc::new(StepLoop::new(Session {
+        schedule: config.schedule(),
+        max_grad_norm: config.optimizer.max_grad_norm,
+        training: config.training,
+        optimizer,
+        run,
+        log,
+        data,
+        evaluate,
+        console: console.clone(),
+        at,
+    }));
+    let learning = learner(&run_dir, train, nothing, &interrupter, console)
+        .with_training_strategy(TrainingStrategy::Custom(strategy.clone()));
+    // The learner insists on an optimiser and a schedule; the strategy has its own.
+    let LearningResult { model, error, .. } =
+        learning.launch(Learner::new(model, SgdConfig::new().init(), 0.0));
+
+    let session = match (strategy.outcome(), error) {
+        (Some(Ok(session)), None) => session,
+        (Some(Err(error)), _) => return Err(error),
+        (_, Some(error)) => return Err(TrainError::Learner(error)),
+        (None, None) => return Err(TrainError::NeverRan),
+    };
+    let at = session.at;
+    Ok(TrainSummary {
+        steps: at.step,
+        tokens: at.step * session.training.tokens_per_step(),
+        loss: at.loss,
+        evaluation: at.evaluation,
+        elapsed_s: started.elapsed().as_secs_f64(),
+        resumed_from: resume.then_some(first),
+        interrupted: at.step < steps,
+        checkpoint: at.checkpoint,
+        peak_memory: peak_memory(),
+        model,
+    })
+}
+
+/// Burn's learner with our metrics and renderer, and nothing it would write by itself.
+fn learner(
+    run_dir: &std::path::Path,
+    train: Arc<TokenLoader>,
+    valid: Arc<TokenLoader>,
+    interrupter: &Interrupter,
+    console: Console,
+) -> SupervisedTraining<LanguageModel> {
+    type Step = Scalar<StepRecord>;
+    type Eval = Scalar<Evaluation>;
+    SupervisedTraining::new(run_dir, train, valid)
+        .num_epochs(1)
+        .with_interrupter(interrupter.clone())
+        .with_application_logger(None)
+        .with_metric_logger(unlogged::Unlogged)
+        .renderer(Box::new(console))
+        .metric_train_numeric(Step::new(names::LOSS, |record| record.loss))
+        .metric_train_numeric(Step::new(names::LR, |record| record.lr))
+        .metric_train_numeric(Step::new(names::GRAD_NORM, |record| record.grad_norm))
+        .metric_train_numeric(Step::new(names::SPEED, |record| record.tokens_per_s))
+        .metric_valid_numeric(Eval::new(names::NATS, |evaluation| {
+            evaluation.nats_per_token
+        }))
+        .metric_valid_numeric(Eval::new(names::BITS, |evaluation| {
+            evaluation.bits_per_byte
+        }))
+}
+
+/// Continues from the newest whole checkpoint, or from the start if there is none yet.
+fn restore(
+    store: &CheckpointStore,
+    mut model: LanguageModel,
+    optimizer: &mut AdamW,
+    data: Option<&str>,
+    console: &Console,
+) -> Result<(LanguageModel, Position), TrainError> {
+    let newest = store.newest_whole()?;
+    for (_, error) in &newest.skipped {
+        console.note(&format!("warning: skipped: {error}"));
+    }
+    let Some((generation, state)) = newest.generation else {
+        store.clear_unfinished()?;
+        console.note("resuming from the start: no checkpoint was written yet");
+        return Ok((model, Position::default()));
+    };
+    if let (Some(stored), Some(found)) = (&state.data, data)
+        && stored != found
+    {
+        return Err(TrainError::DataChanged {
+            stored: stored.clone(),
+            found: found.to_string(),
+        });
+    }
+    let device = model.decoder.embedding.weight.lazy_device().inner();
+    model.decoder = generation.load_weights(model.decoder)?;
+    let moments = generation.load_moments(&model.decoder, &device)?;
+    optimizer.restore(moments, state.optimizer_steps);
+    store.clear_unfinished()?;
+    console.note(&format!("resuming from {}", generation.dir.display()));
+    let at = Position {
+        step: state.step,
+        elapsed_before: state.elapsed_s,
+        checkpoint: Some(generation.dir),
+        ..Position::default()
+    };
+    Ok((model, at))
+}
+
+/// Most memory this process ever held, in bytes.
+fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}

@@ -1,0 +1,255 @@
+//! The run directory: created once, locked while in use, its `config.toml` the truth about the run.
+
+use std::ffi::OsStr;
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::error::TrainError;
+use crate::checkpoint::{CheckpointStore, sync_dir};
+use crate::run::RunConfig;
+
+/// The configuration's file name.
+pub const CONFIG: &str = "config.toml";
+/// The log's file name.
+pub const METRICS: &str = "metrics.jsonl";
+/// The folder of checkpoints.
+pub const CHECKPOINTS: &str = "checkpoints";
+const LOCK: &str = ".lock";
+const CONFIG_ASIDE: &str = ".config.toml.tmp";
+
+/// Fields that may differ on resume: they change what is reported and kept, or how a batch is cut up, but not what is
+/// computed.
+const FREE: &[&str] = &[
+    "training.eval_every",
+    "training.eval_sequences",
+    "training.checkpoint_every",
+    "training.keep_checkpoints",
+    "training.micro_batch",
+];
+
+/// An open run directory. Nobody else can open it while this value lives.
+#[derive(Debug)]
+pub struct RunDir {
+    path: PathBuf,
+    config: String,
+    _lock: File,
+}
+
+impl RunDir {
+    /// Creates the directory (parents included; one that is empty is taken as it is) and stores `config` in it.
+    ///
+    /// # Errors
+    /// When it already holds anything, or can't be written: then nothing is left behind.
+    pub fn create(path: &Path, config: &RunConfig) -> Result<Self, TrainError> {
+        let text = to_toml(&path.join(CONFIG), config)?;
+        let existed = match fs::read_dir(path) {
+            Ok(entries) => {
+                // What a process leaves that was killed between creating the directory and storing `config.toml`.
+                let leftover = |name: &OsStr| name == LOCK || name == CONFIG_ASIDE;
+                if entries.flatten().any(|entry| !leftover(&entry.file_name())) {
+                    let path = path.to_path_buf();
+                    return Err(TrainError::RunExists { path });
+                }
+                true
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            Err(error) => return Err(TrainError::io("create", path)(error)),
+        };
+        if !existed {
+            fs::create_dir_all(path).map_err(TrainError::io("create", path))?;
+        }
+        let opened = lock(path).and_then(|lock| {
+            store_config(path, &text)?;
+            Ok(Self {
+                path: path.to_path_buf(),
+                config: text,
+                _lock: lock,
+            })
+        });
+        if opened.is_err() && !existed {
+            // The first error is the one to report.
+            let _ = fs::remove_dir_all(path);
+        }
+        opened
+    }
+
+    /// Opens the directory of a run to be continued as `requested`.
+    ///
+    /// # Errors
+    /// When it holds no run, is in use, or `requested` differs from the stored configuration in a field that changes
+    /// what is computed.
+    pub fn resume(path: &Path, requested: &RunConfig) -> Result<Self, TrainError> {
+        let stored = stored_config(path)?;
+        if let Some(changed) = differing_fields(&stored, requested)?
+            .into_iter()
+            .find(|changed| !FREE.contains(&changed.field.as_str()))
+        {
+            return Err(TrainError::ConfigChanged {
+                field: changed.field,
+                stored: changed.left,
+                requested: changed.right,
+            });
+        }
+        let lock = lock(path)?;
+        let text = to_toml(&path.join(CONFIG), requested)?;
+        if stored != *requested {
+            store_config(path, &text)?;
+        }
+        Ok(Self {
+            path: path.to_path_buf(),
+            config: text,
+            _lock: lock,
+        })
+    }
+
+    /// The stored configuration as text.
+    pub fn config(&self) -> &str {
+        &self.config
+    }
+
+    /// Where the metrics go.
+    pub fn metrics(&self) -> PathBuf {
+        self.path.join(METRICS)
+    }
+
+    /// The run's checkpoints.
+    pub fn checkpoints(&self) -> CheckpointStore {
+        CheckpointStore::new(self.path.join(CHECKPOINTS))
+    }
+}
+
+/// The configuration stored in a run directory. A caller that resumes overlays the user's flags on it.
+///
+/// # Errors
+/// When there is none, or it can't be understood.
+pub fn stored_config(path: &Path) -> Result<RunConfig, TrainError> {
+    let file = path.join(CONFIG);
+    let text = fs::read_to_string(&file).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => TrainError::NoRun {
+            path: path.to_path_buf(),
+        },
+        _ => TrainError::io("read", &file)(error),
+    })?;
+    toml::from_str(&text).map_err(|error| TrainError::ConfigFile {
+        path: file,
+        reason: one_line(&error.to_string()),
+    })
+}
+
+/// A field that two configurations do not share.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// The field, e.g. `model.d_model`.
+    pub field: String,
+    /// Its value in the first, as JSON; `unset` where absent.
+    pub left: String,
+    /// Its value in the second.
+    pub right: String,
+}
+
+/// Every field in which `left` and `right` differ, in alphabetical order.
+///
+/// # Errors
+/// When a configuration can't be represented.
+pub fn differing_fields(
+    left: &RunConfig,
+    right: &RunConfig,
+) -> Result<Vec<Difference>, TrainError> {
+    let value = |config: &RunConfig| {
+        serde_json::to_value(config).map_err(|error| TrainError::ConfigFile {
+            path: CONFIG.into(),
+            reason: error.to_string(),
+        })
+    };
+    let mut found = Vec::new();
+    compare("", &value(left)?, &value(right)?, &mut found);
+    Ok(found)
+}
+
+fn compare(field: &str, left: &Value, right: &Value, found: &mut Vec<Difference>) {
+    if left == right {
+        return;
+    }
+    let (Value::Object(a), Value::Object(b)) = (left, right) else {
+        let show = |value: &Value| match value {
+            Value::Null => "unset".to_string(),
+            value => value.to_string(),
+        };
+        found.push(Difference {
+            field: field.to_string(),
+            left: show(left),
+            right: show(right),
+        });
+        return;
+    };
+    let mut keys: Vec<&String> = a.keys().chain(b.keys()).collect();
+    keys.sort();
+    keys.dedup();
+    for key in keys {
+        let field = match field {
+            "" => key.clone(),
+            field => format!("{field}.{key}"),
+        };
+        let of = |object: &serde_json::Map<String, Value>| object.get(key).cloned();
+        let (left, right) = (of(a).unwrap_or_default(), of(b).unwrap_or_default());
+        compare(&field, &left, &right, found);
+    }
+}
+
+/// `config` as TOML, read back to make sure that nothing is lost.
+fn to_toml(file: &Path, config: &RunConfig) -> Result<String, TrainError> {
+    let failed = |reason: String| TrainError::ConfigFile {
+        path: file.to_path_buf(),
+        reason,
+    };
+    let text = toml::to_string(config).map_err(|error| failed(one_line(&error.to_string())))?;
+    let back: RunConfig =
+        toml::from_str(&text).map_err(|error| failed(one_line(&error.to_string())))?;
+    match differing_fields(&back, config)?.into_iter().next() {
+        None => Ok(text),
+        Some(lost) => {
+            let Difference {
+                field, left, right, ..
+            } = lost;
+            Err(failed(format!(
+                "{field} = {right} can't be stored, it reads back as {left}"
+            )))
+        }
+    }
+}
+
+fn store_config(path: &Path, text: &str) -> Result<(), TrainError> {
+    let aside = path.join(CONFIG_ASIDE);
+    let file = path.join(CONFIG);
+    let write = || {
+        let mut out = File::create(&aside)?;
+        out.write_all(text.as_bytes())?;
+        out.sync_all()?;
+        fs::rename(&aside, &file)?;
+        sync_dir(path)
+    };
+    write().map_err(|error| {
+        let _ = fs::remove_file(&aside);
+        TrainError::io("write", &file)(error)
+    })
+}
+
+/// Locks the directory until the returned file is dropped. The system releases the lock of a killed process.
+fn lock(path: &Path) -> Result<File, TrainError> {
+    let name = path.join(LOCK);
+    let file = File::create(&name).map_err(TrainError::io("write", &name))?;
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => Err(TrainError::Locked {
+            path: path.to_path_buf(),
+        }),
+        // A file system without locks is no reason not to train on it.
+        Ok(()) | Err(TryLockError::Error(_)) => Ok(file),
+    }
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,102 @@
+//! What a run shows and logs; how fast it is.
+
+use std::io::Write;
+use std::sync::{Arc, Mutex};
+
+use hybridnorm_core::presets;
+use hybridnorm_train::engine::{Console, Record, train};
+use tempfile::TempDir;
+
+use crate::common::devices;
+use crate::tiny;
+
+#[derive(Clone, Default)]
+struct Screen(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Screen {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn plain_lines_can_be_searched() {
+    for device in devices() {
+        let (dir, screen) = (TempDir::new().unwrap(), Screen::default());
+        let mut request = tiny::request(tiny::config(4, 4), dir.path(), &device, false);
+        request.console = Console::plain(screen.clone());
+        train(request).unwrap();
+        let text = String::from_utf8(screen.0.lock().unwrap().clone()).unwrap();
+        let starts = |start: &str| text.lines().filter(|l| l.starts_with(start)).count();
+        assert_eq!(starts("step 1/4  loss 3."), 1, "{text}");
+        assert_eq!(starts("step 4/4  loss "), 1, "{text}");
+        assert_eq!(
+            starts("evaluation at step 2/4  2.0000 nats/token  3.0000 bits/byte"),
+            1
+        );
+        assert_eq!(starts("evaluation at step 4/4"), 1, "{text}");
+        assert_eq!(starts("checkpoint "), 2, "{text}");
+        for part in ["  lr ", "  grad-norm ", " tok/s", "  ETA 0s"] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+    }
+}
+
+#[test]
+fn the_log_holds_steps_and_evaluations_in_order() {
+    for device in devices() {
+        let dir = TempDir::new().unwrap();
+        tiny::run(tiny::config(4, 4), dir.path(), &device, false).unwrap();
+        let kinds: Vec<(u64, bool)> = tiny::records(dir.path())
+            .iter()
+            .map(|record| (record.step(), matches!(record, Record::Step(_))))
+            .collect();
+        let expected = [
+            (1, true),
+            (2, true),
+            (2, false),
+            (3, true),
+            (4, true),
+            (4, false),
+        ];
+        assert_eq!(kinds, expected);
+    }
+}
+
+/// `cargo nextest run --cargo-profile release -p hybridnorm-train --run-ignored only --no-capture demo_speed`
+#[test]
+#[ignore = "a measurement"]
+fn demo_speed() {
+    for device in devices() {
+        let dir = TempDir::new().unwrap();
+        let mut config = tiny::config(30, 8);
+        config.model = presets::find("demo").unwrap().config();
+        config.training.seq = 256;
+        config.training.batch = 8;
+        config.training.eval_every = 0;
+        config.training.checkpoint_every = 0;
+        let mut request = tiny::request(config, dir.path(), &device, false);
+        request.console = Console::stderr();
+        request.evaluate = None;
+        let summary = train(request).unwrap();
+        let mut speeds: Vec<f64> = tiny::records(dir.path())
+            .iter()
+            .filter_map(|record| match record {
+                Record::Step(step) => Some(step.tokens_per_s),
+                Record::Evaluation { .. } => None,
+            })
+            .collect();
+        speeds.sort_by(f64::total_cmp);
+        let median = speeds[speeds.len() / 2];
+        println!(
+            "{device:?}: median {median:.0} tok/s, {:.0} ms a step, {:.1} s in all, peak {} MiB",
+            2048e3 / median,
+            summary.elapsed_s,
+            summary.peak_memory.unwrap_or(0) >> 20,
+        );
+    }
+}

@@ -1,0 +1,161 @@
+//! A run that takes a second.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use burn::tensor::Device;
+use burn::train::Interrupter;
+use hybridnorm_core::DecoderConfig;
+use hybridnorm_train::engine::{
+    BatchSource, Console, Evaluation, Record, TrainError, TrainRequest, TrainSummary, train,
+};
+use hybridnorm_train::run::{RunConfig, ScheduleConfig, TrainingConfig};
+
+pub const VOCAB: usize = 32;
+
+/// Tokens that depend on the step only.
+pub struct Hashed {
+    pub batch: usize,
+    pub seq: usize,
+}
+
+impl BatchSource for Hashed {
+    fn batch(&self, step: u64) -> Vec<u32> {
+        let mut x = step.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let next = |_| {
+            x ^= x << 13;
+            x ^= x >> 7;
+            x ^= x << 17;
+            // Skewed, so that there is something to learn.
+            ((x >> 32) % VOCAB as u64).min((x >> 8) % VOCAB as u64) as u32
+        };
+        (0..self.batch * (self.seq + 1)).map(next).collect()
+    }
+
+    fn identity(&self) -> Option<String> {
+        Some(format!("hashed {}x{}", self.batch, self.seq))
+    }
+}
+
+pub fn config(steps: u64, micro_batch: usize) -> RunConfig {
+    RunConfig {
+        data: Default::default(),
+        training: TrainingConfig {
+            steps,
+            seq: 8,
+            batch: 4,
+            micro_batch,
+            eval_every: 2,
+            checkpoint_every: 2,
+            ..Default::default()
+        },
+        schedule: ScheduleConfig {
+            lr: 1e-2,
+            ..Default::default()
+        },
+        optimizer: Default::default(),
+        model: DecoderConfig {
+            n_kv_heads: 1,
+            max_seq_len: 16,
+            ..DecoderConfig::new(VOCAB, 16, 2, 2)
+        },
+    }
+}
+
+pub fn request(config: RunConfig, dir: &Path, device: &Device, resume: bool) -> TrainRequest {
+    let batches = Hashed {
+        batch: config.training.batch,
+        seq: config.training.seq,
+    };
+    TrainRequest {
+        config,
+        run_dir: dir.to_path_buf(),
+        device: device.clone(),
+        resume,
+        batches: Arc::new(batches),
+        evaluate: Some(Box::new(|_, _| {
+            Ok(Evaluation {
+                nats_per_token: 2.0,
+                bits_per_byte: 3.0,
+            })
+        })),
+        interrupter: Interrupter::new(),
+        console: Console::silent(),
+    }
+}
+
+pub fn run(
+    config: RunConfig,
+    dir: &Path,
+    device: &Device,
+    resume: bool,
+) -> Result<TrainSummary, TrainError> {
+    train(request(config, dir, device, resume))
+}
+
+/// Trains, but is stopped in the evaluation after step `at`, as Ctrl-C would.
+pub fn run_until(
+    config: RunConfig,
+    dir: &Path,
+    device: &Device,
+    at: u64,
+) -> Result<TrainSummary, TrainError> {
+    let mut request = request(config, dir, device, false);
+    let interrupter = request.interrupter.clone();
+    let source = StopAt {
+        inner: request.batches.clone(),
+        interrupter,
+        at,
+    };
+    request.batches = Arc::new(source);
+    train(request)
+}
+
+/// Asks for a stop when the batch of step `at` (counted from 1) is fetched.
+struct StopAt {
+    inner: Arc<dyn BatchSource>,
+    interrupter: Interrupter,
+    at: u64,
+}
+
+impl BatchSource for StopAt {
+    fn batch(&self, step: u64) -> Vec<u32> {
+        if step + 1 == self.at {
+            self.interrupter.stop(Some("test"));
+        }
+        self.inner.batch(step)
+    }
+
+    fn identity(&self) -> Option<String> {
+        self.inner.identity()
+    }
+}
+
+/// BLAKE3 of a file of a generation.
+pub fn hash(run: &Path, step: u64, file: &str) -> String {
+    let path = run.join(format!("checkpoints/step-{step}")).join(file);
+    blake3::hash(&fs::read(path).unwrap()).to_hex().to_string()
+}
+
+pub fn records(run: &Path) -> Vec<Record> {
+    let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    let lines = text.lines();
+    lines
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+/// (step, loss bits, gradient norm bits, learning rate bits) of every step.
+pub fn steps(run: &Path) -> Vec<(u64, u64, u64, u64)> {
+    let step = |record| match record {
+        Record::Step(r) => Some((
+            r.step,
+            r.loss.to_bits(),
+            r.grad_norm.to_bits(),
+            r.lr.to_bits(),
+        )),
+        Record::Evaluation { .. } => None,
+    };
+    records(run).into_iter().filter_map(step).collect()
+}
