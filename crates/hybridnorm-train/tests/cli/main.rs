@@ -24,7 +24,7 @@ use rstest::rstest;
 #[case::data_short("--data short.txt", &["training split has 134 tokens", "seq + 1 = 257", "--seq"])]
 #[case::tokenizer("--tokenizer words", &["tokenizer", "words", "byte", "tokenizer.json"])]
 #[case::config_missing("--config nowhere.toml", &["nowhere.toml", "read"])]
-#[case::config_unknown_field("--config unknown.toml", &["unknown.toml:7", "stepz", "steps"])]
+#[case::config_unknown_field("--config unknown.toml", &["unknown.toml:6", "stepz", "steps"])]
 #[case::config_not_toml("--config text.md", &["text.md:1"])]
 #[case::heads("--config heads.toml", &["n_heads", "3", "divisor of d_model = 16"])]
 #[case::micro_batch("--batch 8 --micro-batch 3", &["micro_batch", "3", "divisor"])]
