@@ -274,7 +274,7 @@ mod tests {
     fn refusals_say_what_to_do() {
         let refusal = |text: &str| text.parse::<DeviceSpec>().unwrap_err().to_string();
         assert!(refusal("felx").contains("did you mean \"flex\"?"));
-        assert!(refusal("tpu").contains("one of cuda, wgpu, flex, ndarray"));
+        assert!(refusal("zzz").contains("one of cuda, wgpu, flex, ndarray"));
         assert!(refusal("cuda:x").contains("cuda or cuda:N"));
         assert!(refusal("flex:1").contains("flex takes no number"));
     }

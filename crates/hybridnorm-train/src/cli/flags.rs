@@ -44,7 +44,7 @@ pub struct RunFlags {
     #[arg(long, value_name = "N")]
     seq: Option<usize>,
     /// Highest learning rate
-    #[arg(long, value_name = "RATE")]
+    #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
     lr: Option<f64>,
     /// Tokens of linear warm-up [default: 5 % of the run]
     #[arg(long, value_name = "N")]
@@ -205,9 +205,9 @@ fn preset_run(preset: &presets::Preset) -> RunConfig {
     }
 }
 
-/// Measured with `hybridnorm-train` on two cores: about four minutes of training.
+/// About four minutes on two cores with `demo` (`hybridnorm-train` without arguments shows it).
 const DEMO_STEPS: u64 = 500;
-/// The best of 1e-3, 2e-3 and 4e-3 for so short a run.
+/// High, since the model is small and the run short.
 const DEMO_LR: f64 = 2e-3;
 
 /// The model's vocabulary is the tokenizer's where nobody has chosen it, and holds it otherwise.

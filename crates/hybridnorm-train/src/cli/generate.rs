@@ -26,13 +26,13 @@ pub struct GenerateFlags {
     #[arg(long, value_name = "N", default_value_t = 256)]
     tokens: usize,
     /// Divides the logits; 0 always takes the most likely token
-    #[arg(long, value_name = "T", default_value_t = Sampling::default().temperature)]
+    #[arg(long, value_name = "T", allow_negative_numbers = true, default_value_t = Sampling::default().temperature)]
     temperature: f64,
     /// Keep only the N most likely tokens
     #[arg(long, value_name = "N")]
     top_k: Option<usize>,
     /// Keep only the most likely tokens that reach probability P together [default: 0.95]
-    #[arg(long, value_name = "P")]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
     top_p: Option<f64>,
     /// Seed of the draws
     #[arg(long, value_name = "N", default_value_t = 0)]

@@ -1,13 +1,13 @@
 //! The program as a user meets it: what it refuses, and a tiny run from beginning to end.
 
-mod common;
+mod place;
 
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{Place, stderr};
+use place::{Place, stderr};
 use rstest::rstest;
 
 #[rstest]
@@ -21,10 +21,10 @@ use rstest::rstest;
 #[case::data_empty("--data empty.txt", &["empty.txt", "no text"])]
 #[case::data_not_utf8("--data latin1.txt", &["latin1.txt", "UTF-8", "byte 3"])]
 #[case::data_not_json("--data bad.jsonl", &["bad.jsonl:2", "text"])]
-#[case::data_short("--data short.txt", &["short.txt", "seq + 1 = 257", "--seq"])]
+#[case::data_short("--data short.txt", &["training split has 134 tokens", "seq + 1 = 257", "--seq"])]
 #[case::tokenizer("--tokenizer words", &["tokenizer", "words", "byte", "tokenizer.json"])]
 #[case::config_missing("--config nowhere.toml", &["nowhere.toml", "read"])]
-#[case::config_unknown_field("--config unknown.toml", &["unknown.toml:7", "stepz", "steps"])]
+#[case::config_unknown_field("--config unknown.toml", &["unknown.toml:6", "stepz", "steps"])]
 #[case::config_not_toml("--config text.md", &["text.md:1"])]
 #[case::heads("--config heads.toml", &["n_heads", "3", "divisor of d_model = 16"])]
 #[case::micro_batch("--batch 8 --micro-batch 3", &["micro_batch", "3", "divisor"])]
