@@ -8,6 +8,7 @@ mod device;
 mod parity;
 mod report;
 mod test;
+mod tool;
 mod workspace;
 
 use std::process::ExitCode;

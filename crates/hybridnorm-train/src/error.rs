@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use hybridnorm_core::ConfigError;
+use hybridnorm_interop::InteropError;
 
 use crate::checkpoint::CheckpointError;
 use crate::data::DataError;
@@ -59,6 +60,15 @@ pub enum Error {
     /// No text could be generated.
     #[error(transparent)]
     Generate(#[from] GenerateError),
+    /// The reference cannot be read.
+    #[error(transparent)]
+    Reference(#[from] InteropError),
+    /// The device does not compute what it should.
+    #[error("{failed} reference cases failed")]
+    Verification {
+        /// How many.
+        failed: usize,
+    },
     /// The file system refused.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
@@ -107,6 +117,7 @@ impl Error {
             | Self::Data(_)
             | Self::Device(_)
             | Self::NoCheckpoint { .. }
+            | Self::Reference(_)
             | Self::Io { .. } => 2,
             Self::Checkpoint(error) => checkpoint_code(error),
             Self::Generate(GenerateError::Config(_) | GenerateError::Data(_)) => 2,
@@ -122,7 +133,11 @@ impl Error {
                 | TrainError::DataChanged { .. } => 2,
                 _ => 1,
             },
-            Self::Score(_) | Self::Yardstick(_) | Self::Generate(_) | Self::Output(_) => 1,
+            Self::Score(_)
+            | Self::Yardstick(_)
+            | Self::Generate(_)
+            | Self::Verification { .. }
+            | Self::Output(_) => 1,
         }
     }
 

@@ -12,3 +12,4 @@ pub mod eval;
 pub mod generate;
 pub mod recipe;
 pub mod run;
+pub mod verify;

@@ -66,13 +66,15 @@ impl RotaryConfig {
         Ok(())
     }
 
-    /// Angular frequency of each pair, radians per token, `head_dim / 2` of them.
-    pub fn frequencies(&self, head_dim: usize) -> Vec<f64> {
+    /// Angular frequency of each pair, radians per token, `head_dim / 2` of them: `1 / theta^(2i/head_dim)`, with the
+    /// power and its inverse rounded to f32 as in the published models.
+    pub fn frequencies(&self, head_dim: usize) -> Vec<f32> {
         (0..head_dim / 2)
             .map(|i| {
-                let frequency = self.theta.powf(-(2.0 * i as f64) / head_dim as f64);
+                let wavelength = self.theta.powf(2.0 * i as f64 / head_dim as f64) as f32;
+                let frequency = wavelength.recip();
                 match &self.scaling {
-                    Some(scaling) => scaling.apply(frequency),
+                    Some(scaling) => scaling.apply(f64::from(frequency)) as f32,
                     None => frequency,
                 }
             })
@@ -105,7 +107,8 @@ pub struct RotaryTables {
 }
 
 impl RotaryTables {
-    /// Computes the tables in f64 and rounds once.
+    /// Computes the tables as the published models do: frequencies and angles are rounded to f32 before the cosine.
+    /// Far out that rounding is visible (5e-5 at position 4095), and trained weights have only ever seen it.
     pub fn new(
         config: &RotaryConfig,
         head_dim: usize,
@@ -116,7 +119,11 @@ impl RotaryTables {
         let table = |f: fn(f64) -> f64| {
             let values: Vec<f32> = positions
                 .clone()
-                .flat_map(|t| frequencies.iter().map(move |w| f(t as f64 * w) as f32))
+                .flat_map(|t| {
+                    frequencies
+                        .iter()
+                        .map(move |w| f(f64::from(t as f32 * *w as f32)) as f32)
+                })
                 .collect();
             let shape = [1, 1, positions.len(), frequencies.len()];
             Tensor::from_data(TensorData::new(values, shape), device)
@@ -145,5 +152,72 @@ impl RotaryTables {
         let turned_a = a.clone() * cos.clone() - b.clone() * sin.clone();
         let turned_b = b * cos + a * sin;
         Tensor::cat(vec![turned_a, turned_b], 3).cast(dtype)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frequencies_fall_geometrically() {
+        let config = RotaryConfig {
+            theta: 10_000.0,
+            scaling: None,
+        };
+        assert_eq!(config.frequencies(8), vec![1.0, 0.1, 0.01, 0.001]);
+    }
+
+    /// Llama 3.1's settings: short wavelengths stay, long ones are stretched by the factor, those between lie between.
+    #[test]
+    fn llama3_stretches_long_wavelengths_only() {
+        let plain = RotaryConfig {
+            theta: 500_000.0,
+            scaling: None,
+        };
+        let scaled = RotaryConfig {
+            scaling: Some(Llama3Scaling {
+                factor: 8.0,
+                low_freq_factor: 1.0,
+                high_freq_factor: 4.0,
+                original_max_position: 8192.0,
+            }),
+            ..plain.clone()
+        };
+        let mut seen = [0; 3];
+        for (a, b) in plain
+            .frequencies(128)
+            .into_iter()
+            .zip(scaled.frequencies(128))
+        {
+            let turns = 8192.0 * f64::from(a) / core::f64::consts::TAU;
+            let ratio = f64::from(b / a);
+            if turns > 4.0 {
+                assert_eq!(ratio, 1.0);
+                seen[0] += 1;
+            } else if turns < 1.0 {
+                assert!((ratio - 0.125).abs() < 1e-6);
+                seen[1] += 1;
+            } else {
+                assert!((0.125..=1.0).contains(&ratio));
+                seen[2] += 1;
+            }
+        }
+        assert!(seen.iter().all(|n| *n > 0), "{seen:?}");
+    }
+
+    #[test]
+    fn impossible_settings_are_refused() {
+        let theta = RotaryConfig {
+            theta: -1.0,
+            scaling: None,
+        };
+        assert!(
+            theta
+                .validate()
+                .unwrap_err()
+                .to_string()
+                .contains("rope.theta")
+        );
     }
 }

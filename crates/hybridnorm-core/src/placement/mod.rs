@@ -72,6 +72,33 @@ impl Placement {
         format!("mix-ln={fraction}").parse()
     }
 
+    /// The placement that gives exactly these norms, layer by layer: the first named row that does, otherwise the
+    /// most frequent layer as a custom one, with overrides.
+    ///
+    /// # Errors
+    /// When `layers` is empty.
+    pub fn from_layers(layers: &[LayerNorms]) -> Result<Self, ConfigError> {
+        let fits = |candidate: &Self| {
+            layers
+                .iter()
+                .enumerate()
+                .all(|(l, norms)| candidate.layer(l, layers.len()).as_ref() == Ok(norms))
+        };
+        if let Some(named) = PLACEMENTS.iter().map(Self::from).find(fits) {
+            return Ok(named);
+        }
+        let count = |wanted: &LayerNorms| layers.iter().filter(|norms| *norms == wanted).count();
+        let base = layers
+            .iter()
+            .max_by_key(|norms| count(norms))
+            .ok_or_else(|| ConfigError::new("n_layers", 0, "at least 1"))?;
+        let overrides = layers.iter().cloned().enumerate();
+        Ok(Self {
+            overrides: overrides.filter(|(_, norms)| norms != base).collect(),
+            ..Self::custom(base.clone())
+        })
+    }
+
     /// The same placement with the norms of `layer` (0-based) replaced.
     #[must_use]
     pub fn with_layer(mut self, layer: usize, norms: LayerNorms) -> Self {

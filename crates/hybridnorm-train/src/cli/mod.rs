@@ -12,6 +12,7 @@ mod plan;
 mod prepare;
 mod results;
 mod train;
+mod verify;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -23,6 +24,7 @@ use clap::{Parser, Subcommand};
 pub use flags::RunFlags;
 pub use generate::GenerateFlags;
 pub use plan::PlanFlags;
+pub use verify::VerifyFlags;
 
 use crate::error::Error;
 
@@ -50,6 +52,8 @@ pub enum Command {
     Plan(Box<PlanFlags>),
     /// Continue a prompt with a trained model
     Generate(GenerateFlags),
+    /// Hold this device against the authors' numbers: forward, every gradient, a 20-step trajectory
+    Verify(VerifyFlags),
     /// List every norm placement with its equations, and every preset
     Placements,
 }
@@ -78,6 +82,7 @@ fn dispatch(cli: Cli, out: &mut impl Write) -> Result<(), Error> {
         Some(Command::Train(flags)) => train::run(&flags, out),
         Some(Command::Plan(flags)) => plan::run(&flags, out),
         Some(Command::Generate(flags)) => generate::run(&flags, out),
+        Some(Command::Verify(flags)) => verify::run(&flags, out),
         Some(Command::Placements) => placements::run(out),
     }
 }

@@ -9,7 +9,7 @@ use hybridnorm_train::engine::{BatchSource, TrainError, train};
 use rstest::rstest;
 use tempfile::TempDir;
 
-use crate::common::devices;
+use crate::devices;
 use crate::tiny;
 
 fn truncate(file: &Path) {

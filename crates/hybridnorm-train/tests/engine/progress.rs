@@ -7,7 +7,7 @@ use hybridnorm_core::presets;
 use hybridnorm_train::engine::{Console, Record, train};
 use tempfile::TempDir;
 
-use crate::common::devices;
+use crate::devices;
 use crate::tiny;
 
 #[derive(Clone, Default)]

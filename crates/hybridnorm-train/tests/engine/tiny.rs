@@ -1,5 +1,6 @@
 //! A run that takes a second.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -158,4 +159,19 @@ pub fn steps(run: &Path) -> Vec<(u64, u64, u64, u64)> {
         Record::Evaluation { .. } => None,
     };
     records(run).into_iter().filter_map(step).collect()
+}
+
+/// The tensors of a file of a generation, by name.
+pub fn tensors(run: &Path, step: u64, file: &str) -> BTreeMap<String, Vec<f32>> {
+    let path = run.join(format!("checkpoints/step-{step}")).join(file);
+    let bytes = fs::read(path).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let floats = |data: &[u8]| {
+        let chunks = data.as_chunks::<4>().0.iter();
+        chunks.map(|bytes| f32::from_le_bytes(*bytes)).collect()
+    };
+    tensors
+        .iter()
+        .map(|(name, tensor)| (name.to_string(), floats(tensor.data())))
+        .collect()
 }

@@ -1,0 +1,202 @@
+//! What can go wrong between a path and a batch.
+
+use std::io;
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+/// A refusal of the data pipeline. Each message is one line and names what, where, and what to do.
+#[derive(Debug, Error)]
+pub enum DataError {
+    /// Nothing stands at the path.
+    #[error("{} does not exist: give a file (.txt, .md or .jsonl) or a directory of them", path.display())]
+    Missing {
+        /// The path as it was given.
+        path: PathBuf,
+    },
+
+    /// A file was named whose extension no reader takes.
+    #[error("{} has an unsupported extension: expected .txt, .md or .jsonl", path.display())]
+    Unsupported {
+        /// The file as it was given.
+        path: PathBuf,
+    },
+
+    /// The path holds no text.
+    #[error(
+        "no text found under {}: expected .txt, .md or .jsonl files with field `text`",
+        path.display()
+    )]
+    Empty {
+        /// The file or directory that was searched.
+        path: PathBuf,
+    },
+
+    /// The operating system refused to list or read something.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file or directory.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+
+    /// A text file is not UTF-8.
+    #[error(
+        "{} is not UTF-8 at byte {offset}: convert the file to UTF-8 or leave it out",
+        path.display()
+    )]
+    InvalidUtf8 {
+        /// The file.
+        path: PathBuf,
+        /// Offset of the first byte that is not valid, from 0.
+        offset: usize,
+    },
+
+    /// A line of a `.jsonl` file is not a JSON object with a string `text`.
+    #[error("{}:{line}: {message}: expected one JSON object per line with a string field `text`", path.display())]
+    BadLine {
+        /// The file.
+        path: PathBuf,
+        /// Line number, from 1.
+        line: usize,
+        /// What the parser said.
+        message: String,
+    },
+
+    /// A JSON object has no `text`.
+    #[error("{}:{line}: the object has no field `text`", path.display())]
+    MissingText {
+        /// The file.
+        path: PathBuf,
+        /// Line number, from 1.
+        line: usize,
+    },
+
+    /// The default corpus cannot be put together on this machine.
+    #[error(
+        "the default corpus was not found: {reason}: run `cargo fetch` in the hybridnorm repository, \
+         or give `--data FILE|DIR`"
+    )]
+    NoDefaultCorpus {
+        /// Which part is missing, and where it was looked for.
+        reason: String,
+    },
+
+    /// The tokenizer is neither `byte` nor a file.
+    #[error("unknown tokenizer `{spec}`: expected `byte` or the path of a tokenizer.json")]
+    UnknownTokenizer {
+        /// What was given.
+        spec: String,
+    },
+
+    /// A `tokenizer.json` cannot be used.
+    #[error("{} is not a usable tokenizer.json: {message}", path.display())]
+    BadTokenizer {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        message: String,
+    },
+
+    /// A tokenizer has no token that ends a document.
+    #[error("{} has no end-of-document token: looked for {looked_for}", path.display())]
+    NoEndOfDocument {
+        /// The `tokenizer.json`.
+        path: PathBuf,
+        /// The names that were looked for.
+        looked_for: String,
+    },
+
+    /// The tokenizer refused a text or a sequence of ids.
+    #[error("tokenizer {name} cannot {action}: {message}")]
+    Tokenize {
+        /// [`Tokenizer::name`](super::Tokenizer::name).
+        name: String,
+        /// `encode a document` or `decode ids`.
+        action: &'static str,
+        /// What the tokenizer said.
+        message: String,
+    },
+
+    /// A split has too few tokens for one sequence.
+    #[error(
+        "the {split} split has {tokens} tokens, fewer than seq + 1 = {needed}: use a shorter --seq or more data"
+    )]
+    TooShort {
+        /// `training` or `validation`.
+        split: &'static str,
+        /// How many tokens it has.
+        tokens: usize,
+        /// How many one sequence needs.
+        needed: usize,
+    },
+
+    /// The corpus is too small for both sides of the split.
+    #[error(
+        "cannot hold out {fraction} of {documents} documents ({bytes} bytes): give more data or another fraction"
+    )]
+    CannotSplit {
+        /// The share asked for.
+        fraction: f64,
+        /// How many documents there are.
+        documents: usize,
+        /// How many UTF-8 bytes they have.
+        bytes: u64,
+    },
+
+    /// A number is outside what the field allows.
+    #[error("{field} is {value}: expected {allowed}")]
+    OutOfRange {
+        /// The field.
+        field: &'static str,
+        /// What was given.
+        value: String,
+        /// What is allowed.
+        allowed: &'static str,
+    },
+}
+
+impl DataError {
+    /// The default corpus is not on this machine, and why.
+    pub(super) fn no_default_corpus(reason: String) -> Self {
+        Self::NoDefaultCorpus { reason }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_one_line_and_name_the_place() {
+        let error = DataError::BadLine {
+            path: "corpus/a.jsonl".into(),
+            line: 7,
+            message: "expected value at column 3".to_owned(),
+        };
+        assert_eq!(
+            error.to_string(),
+            "corpus/a.jsonl:7: expected value at column 3: \
+             expected one JSON object per line with a string field `text`"
+        );
+        let error = DataError::NoDefaultCorpus {
+            reason: "no Cargo.lock".to_owned(),
+        };
+        assert!(!error.to_string().contains('\n'));
+        assert!(error.to_string().contains("--data FILE|DIR"));
+    }
+
+    #[test]
+    fn too_short_says_both_numbers() {
+        let error = DataError::TooShort {
+            split: "training",
+            tokens: 5,
+            needed: 9,
+        };
+        assert_eq!(
+            error.to_string(),
+            "the training split has 5 tokens, fewer than seq + 1 = 9: use a shorter --seq or more data"
+        );
+    }
+}

@@ -1,0 +1,302 @@
+//! Text to token ids and back.
+
+use std::path::{Path, PathBuf};
+
+use super::DataError;
+
+/// What a `tokenizer.json` may call the token that ends a document, in order of preference.
+const END_OF_DOCUMENT_NAMES: [&str; 4] = ["<|endoftext|>", "</s>", "<eos>", "<|end_of_text|>"];
+/// The end-of-document id of the byte tokenizer: the first id after the 256 bytes.
+const BYTE_END_OF_DOCUMENT: u32 = 256;
+
+/// How text becomes token ids.
+#[derive(Debug, Clone)]
+pub enum Tokenizer {
+    /// One id per UTF-8 byte, and 256 for the end of a document.
+    Byte,
+    /// A published tokenizer, read from its `tokenizer.json`.
+    HuggingFace(Box<HuggingFace>),
+}
+
+/// A tokenizer of the `tokenizers` library.
+#[derive(Debug, Clone)]
+pub struct HuggingFace {
+    inner: tokenizers::Tokenizer,
+    path: PathBuf,
+    vocab_size: usize,
+    end_of_document: Option<u32>,
+}
+
+/// Token ids with the place in the text where each ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Encoding {
+    /// The ids.
+    pub ids: Vec<u32>,
+    /// For each id, how many bytes of the text the ids up to and including it stand for. It never falls, and the
+    /// last is the length of the text, so the bytes of any run of ids are a difference of two entries. Where
+    /// several ids make up one character, the first is given all its bytes.
+    pub ends: Vec<usize>,
+}
+
+impl Tokenizer {
+    /// `byte`, or the path of a `tokenizer.json`.
+    ///
+    /// # Errors
+    ///
+    /// The spec is neither, or the file is not a tokenizer.
+    pub fn from_spec(spec: &str) -> Result<Self, DataError> {
+        if spec == "byte" {
+            return Ok(Self::Byte);
+        }
+        let path = Path::new(spec);
+        if path.is_file() {
+            return Self::from_file(path);
+        }
+        Err(DataError::UnknownTokenizer {
+            spec: spec.to_owned(),
+        })
+    }
+
+    /// Reads a `tokenizer.json`.
+    ///
+    /// Truncation and padding that the file may ask for are switched off, since either would change the corpus
+    /// without a word. The names of special tokens inside a text are encoded as the characters they are.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read or is not a tokenizer with at least one token.
+    pub fn from_file(path: &Path) -> Result<Self, DataError> {
+        let bad = |message: String| DataError::BadTokenizer {
+            path: path.to_owned(),
+            message,
+        };
+        let bytes = std::fs::read(path).map_err(|source| DataError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        let mut inner =
+            tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| bad(error.to_string()))?;
+        inner
+            .with_truncation(None)
+            .map_err(|error| bad(error.to_string()))?;
+        inner.with_padding(None);
+        inner.set_encode_special_tokens(true);
+        // Ids may have gaps, so the count of tokens is not enough for an embedding table.
+        let largest = inner.get_vocab(true).into_values().max();
+        let vocab_size = largest.ok_or_else(|| bad("it has no tokens".to_owned()))? as usize + 1;
+        let end_of_document = END_OF_DOCUMENT_NAMES
+            .iter()
+            .find_map(|name| inner.token_to_id(name));
+        Ok(Self::HuggingFace(Box::new(HuggingFace {
+            inner,
+            path: path.to_owned(),
+            vocab_size,
+            end_of_document,
+        })))
+    }
+
+    /// The ids of `text`. No special token is added.
+    ///
+    /// # Errors
+    ///
+    /// The tokenizer refuses the text; the byte tokenizer never does.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>, DataError> {
+        match self {
+            Self::Byte => Ok(text.bytes().map(u32::from).collect()),
+            Self::HuggingFace(tokenizer) => tokenizer
+                .inner
+                .encode_fast(text, false)
+                .map(|encoding| encoding.get_ids().to_vec())
+                .map_err(|error| self.refusal("encode a document", error)),
+        }
+    }
+
+    /// The ids of `text`, and how many of its UTF-8 bytes stand behind each.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tokenizer::encode`].
+    pub fn encode_with_ends(&self, text: &str) -> Result<Encoding, DataError> {
+        match self {
+            Self::Byte => Ok(Encoding {
+                ids: self.encode(text)?,
+                ends: (1..=text.len()).collect(),
+            }),
+            Self::HuggingFace(tokenizer) => {
+                let encoding = tokenizer
+                    .inner
+                    .encode(text, false)
+                    .map_err(|error| self.refusal("encode a document", error))?;
+                let mut reached = 0;
+                let mut ends: Vec<usize> = encoding
+                    .get_offsets()
+                    .iter()
+                    .map(|&(_, end)| {
+                        reached = reached.max(end.min(text.len()));
+                        reached
+                    })
+                    .collect();
+                if let Some(last) = ends.last_mut() {
+                    *last = text.len();
+                }
+                Ok(Encoding {
+                    ids: encoding.get_ids().to_vec(),
+                    ends,
+                })
+            }
+        }
+    }
+
+    /// The text of `ids`. The byte tokenizer drops ids above 255 and puts U+FFFD for bytes that are not UTF-8;
+    /// a published tokenizer drops its special tokens.
+    ///
+    /// # Errors
+    ///
+    /// The tokenizer's decoder refuses the ids; the byte tokenizer never does.
+    pub fn decode(&self, ids: &[u32]) -> Result<String, DataError> {
+        match self {
+            Self::Byte => {
+                let bytes: Vec<u8> = ids.iter().filter_map(|&id| u8::try_from(id).ok()).collect();
+                Ok(String::from_utf8_lossy(&bytes).into_owned())
+            }
+            Self::HuggingFace(tokenizer) => tokenizer
+                .inner
+                .decode(ids, true)
+                .map_err(|error| self.refusal("decode ids", error)),
+        }
+    }
+
+    /// One more than the largest id, which is what an embedding table needs.
+    #[must_use]
+    pub fn vocab_size(&self) -> usize {
+        match self {
+            Self::Byte => BYTE_END_OF_DOCUMENT as usize + 1,
+            Self::HuggingFace(tokenizer) => tokenizer.vocab_size,
+        }
+    }
+
+    /// The id that follows every document: 256 for bytes; otherwise that of the first of `<|endoftext|>`, `</s>`,
+    /// `<eos>` and `<|end_of_text|>` that the tokenizer knows.
+    ///
+    /// # Errors
+    ///
+    /// The tokenizer knows none of them.
+    pub fn end_of_document(&self) -> Result<u32, DataError> {
+        match self {
+            Self::Byte => Ok(BYTE_END_OF_DOCUMENT),
+            Self::HuggingFace(tokenizer) => {
+                tokenizer
+                    .end_of_document
+                    .ok_or_else(|| DataError::NoEndOfDocument {
+                        path: tokenizer.path.clone(),
+                        looked_for: END_OF_DOCUMENT_NAMES.join(", "),
+                    })
+            }
+        }
+    }
+
+    /// The spec that gives this tokenizer back: `byte`, or the path of its file.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match self {
+            Self::Byte => "byte".to_owned(),
+            Self::HuggingFace(tokenizer) => tokenizer.path.display().to_string(),
+        }
+    }
+
+    fn refusal(&self, action: &'static str, error: impl std::fmt::Display) -> DataError {
+        DataError::Tokenize {
+            name: self.name(),
+            action,
+            message: error.to_string(),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// Words `a` and `b`, an unknown token, and a gap before the end of document at id 9. It asks for truncation to
+    /// one token and for padding to six, both of which must be ignored.
+    pub(in crate::data) const WORDS: &str = r#"{
+        "version": "1.0",
+        "truncation": {"direction": "Right", "max_length": 1, "strategy": "LongestFirst", "stride": 0},
+        "padding": {"strategy": {"Fixed": 6}, "direction": "Right", "pad_to_multiple_of": null,
+                    "pad_id": 0, "pad_type_id": 0, "pad_token": "a"},
+        "added_tokens": [{"id": 9, "content": "</s>", "single_word": false, "lstrip": false, "rstrip": false,
+                          "normalized": false, "special": true}],
+        "normalizer": null, "pre_tokenizer": {"type": "WhitespaceSplit"}, "post_processor": null, "decoder": null,
+        "model": {"type": "WordLevel", "vocab": {"a": 0, "b": 1, "?": 2, "</s>": 9}, "unk_token": "?"}
+    }"#;
+
+    pub(in crate::data) fn words(json: &str) -> (tempfile::TempDir, Result<Tokenizer, DataError>) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("tokenizer.json");
+        std::fs::write(&path, json).unwrap();
+        let tokenizer = Tokenizer::from_spec(path.to_str().unwrap());
+        (directory, tokenizer)
+    }
+
+    #[test]
+    fn bytes_are_their_own_ids() {
+        let tokenizer = Tokenizer::from_spec("byte").unwrap();
+        assert_eq!(tokenizer.encode("né").unwrap(), [0x6e, 0xc3, 0xa9]);
+        assert_eq!(tokenizer.encode_with_ends("né").unwrap().ends, [1, 2, 3]);
+        assert_eq!(tokenizer.vocab_size(), 257);
+        assert_eq!(tokenizer.end_of_document().unwrap(), 256);
+        assert_eq!(tokenizer.name(), "byte");
+        assert_eq!(tokenizer.decode(&[0x6e, 256, 0xc3, 0xa9]).unwrap(), "né");
+        assert_eq!(tokenizer.decode(&[0xc3]).unwrap(), "\u{fffd}");
+    }
+
+    #[test]
+    fn a_published_tokenizer_neither_truncates_nor_pads() {
+        let (_directory, tokenizer) = words(WORDS);
+        let tokenizer = tokenizer.unwrap();
+        assert_eq!(tokenizer.encode("b a b").unwrap(), [1, 0, 1]);
+        assert_eq!(tokenizer.vocab_size(), 10);
+        assert_eq!(tokenizer.end_of_document().unwrap(), 9);
+        assert_eq!(tokenizer.decode(&[1, 0, 9]).unwrap(), "b a");
+    }
+
+    #[test]
+    fn ends_account_for_every_byte() {
+        let (_directory, tokenizer) = words(WORDS);
+        let encoding = tokenizer.unwrap().encode_with_ends("b éé a \n").unwrap();
+        assert_eq!(encoding.ids, [1, 2, 0]);
+        assert_eq!(encoding.ends, [1, 6, 10]);
+    }
+
+    #[test]
+    fn the_name_of_a_special_token_in_a_text_is_only_text() {
+        let (_directory, tokenizer) = words(&WORDS.replace(r#", "</s>": 9}"#, "}"));
+        let tokenizer = tokenizer.unwrap();
+        let end = tokenizer.end_of_document().unwrap();
+        assert!(!tokenizer.encode("a </s> b").unwrap().contains(&end));
+    }
+
+    #[test]
+    fn a_tokenizer_without_an_end_of_document_says_what_was_looked_for() {
+        let (_directory, tokenizer) = words(&WORDS.replace("</s>", "[SEP]"));
+        let error = tokenizer.unwrap().end_of_document().unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains("looked for <|endoftext|>, </s>, <eos>, <|end_of_text|>"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_bad_spec_or_file_is_refused() {
+        let error = Tokenizer::from_spec("gpt-2").unwrap_err();
+        assert!(
+            matches!(error, DataError::UnknownTokenizer { .. }),
+            "{error}"
+        );
+        let (_directory, tokenizer) = words("{\"version\": 3");
+        let error = tokenizer.unwrap_err();
+        assert!(matches!(error, DataError::BadTokenizer { .. }), "{error}");
+    }
+}
