@@ -113,7 +113,7 @@ impl Plan<'_> {
         };
         writeln!(
             f,
-            "          validation {} of {part}",
+            "          validation {} {part}",
             Side(&data.validation)
         )
     }
