@@ -111,11 +111,7 @@ impl Plan<'_> {
             SplitRule::Documents => "documents, chosen by hash",
             SplitRule::Tails => "documents, their ends",
         };
-        writeln!(
-            f,
-            "          validation {} {part}",
-            Side(&data.validation)
-        )
+        writeln!(f, "          validation {} {part}", Side(&data.validation))
     }
 
     fn training(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -25,7 +25,7 @@ pub enum TrainError {
         path: PathBuf,
     },
     /// There is nothing to resume.
-    #[error("{} holds no run to resume: it has no config.toml", path.display())]
+    #[error("{} holds no run: it has no config.toml", path.display())]
     NoRun {
         /// The directory.
         path: PathBuf,

@@ -33,8 +33,8 @@ use rstest::rstest;
 #[case::vocabulary("--config vocabulary.toml", &["model.vocab_size", "100", "257"])]
 #[case::existing_run("--out full", &["full", "--resume"])]
 #[case::unwritable("--config tiny.toml --out text.md/run", &["text.md/run"])]
-#[case::nothing_to_resume("--resume --out nowhere", &["nowhere", "no run to resume"])]
-#[case::nothing_to_resume_by_default("--resume", &["runs/demo-hybrid-star", "no run to resume"])]
+#[case::nothing_to_resume("--resume --out nowhere", &["nowhere", "holds no run"])]
+#[case::nothing_to_resume_by_default("--resume", &["runs/demo-hybrid-star", "holds no run"])]
 #[case::generate_without_run("generate --run nowhere", &["nowhere", "config.toml"])]
 #[case::generate_temperature("generate --run nowhere --temperature -1", &["temperature", "at least 0"])]
 fn a_mistake_is_refused_in_one_line(#[case] args: &str, #[case] words: &[&str]) {
@@ -180,24 +180,46 @@ fn ctrl_c_ends_with_a_checkpoint() {
     assert_eq!(checkpoints.count(), 1);
 }
 
+/// Killed five times, wherever it happens to be, and resumed each time: the bytes of a run left alone.
 #[cfg(unix)]
 #[test]
 fn a_killed_run_ends_in_the_same_bytes() {
     let place = Place::new();
-    let args = "--config tiny.toml --steps 200 --checkpoint-every 10 --eval-every 0";
+    let args = "--config tiny.toml --steps 300 --checkpoint-every 3 --eval-every 0";
     place.succeed(&format!("{args} --out whole"));
-    let mut child = start(&place, &format!("{args} --out killed"));
-    wait_for_steps(&place.path("killed"), 25);
-    child.kill().unwrap();
-    child.wait().unwrap();
-    assert!(!place.path("killed/checkpoints/step-200").exists());
+    for kill in 1..=5 {
+        let args = match kill {
+            1 => format!("{args} --out killed"),
+            _ => "--out killed --resume".to_string(),
+        };
+        let mut child = start(&place, &args);
+        wait_for_steps(&place.path("killed"), 40 * kill);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!place.path("killed/checkpoints/step-300").exists());
+    }
     place.succeed("--out killed --resume");
     for file in ["model.safetensors", "optimizer.safetensors"] {
         let [whole, killed] = ["whole", "killed"].map(|run| {
-            fs::read(place.path(&format!("{run}/checkpoints/step-200/{file}"))).unwrap()
+            fs::read(place.path(&format!("{run}/checkpoints/step-300/{file}"))).unwrap()
         });
         assert!(whole == killed, "{file} differs");
     }
+    let [whole, killed] = ["whole", "killed"].map(|run| losses(&place.path(run)));
+    assert_eq!(whole, killed);
+}
+
+/// Step and loss of every logged step, as written.
+#[cfg(unix)]
+fn losses(run: &Path) -> Vec<(String, String)> {
+    let log = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    let records = log
+        .lines()
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let steps = records.filter(|record| record["kind"] == "step");
+    steps
+        .map(|step| (step["step"].to_string(), step["loss"].to_string()))
+        .collect()
 }
 
 #[cfg(unix)]

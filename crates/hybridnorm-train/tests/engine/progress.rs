@@ -1,9 +1,8 @@
-//! What a run shows and logs; how fast it is.
+//! What a run shows and logs.
 
 use std::io::Write;
 use std::sync::{Arc, Mutex};
 
-use hybridnorm_core::presets;
 use hybridnorm_train::engine::{Console, Record, train};
 use tempfile::TempDir;
 
@@ -64,39 +63,5 @@ fn the_log_holds_steps_and_evaluations_in_order() {
             (4, false),
         ];
         assert_eq!(kinds, expected);
-    }
-}
-
-/// `cargo nextest run --cargo-profile release -p hybridnorm-train --run-ignored only --no-capture demo_speed`
-#[test]
-#[ignore = "a measurement"]
-fn demo_speed() {
-    for device in devices() {
-        let dir = TempDir::new().unwrap();
-        let mut config = tiny::config(30, 8);
-        config.model = presets::find("demo").unwrap().config();
-        config.training.seq = 256;
-        config.training.batch = 8;
-        config.training.eval_every = 0;
-        config.training.checkpoint_every = 0;
-        let mut request = tiny::request(config, dir.path(), &device, false);
-        request.console = Console::stderr();
-        request.evaluate = None;
-        let summary = train(request).unwrap();
-        let mut speeds: Vec<f64> = tiny::records(dir.path())
-            .iter()
-            .filter_map(|record| match record {
-                Record::Step(step) => Some(step.tokens_per_s),
-                Record::Evaluation { .. } => None,
-            })
-            .collect();
-        speeds.sort_by(f64::total_cmp);
-        let median = speeds[speeds.len() / 2];
-        println!(
-            "{device:?}: median {median:.0} tok/s, {:.0} ms a step, {:.1} s in all, peak {} MiB",
-            2048e3 / median,
-            summary.elapsed_s,
-            summary.peak_memory.unwrap_or(0) >> 20,
-        );
     }
 }
