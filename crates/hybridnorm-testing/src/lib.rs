@@ -8,23 +8,28 @@ use burn::tensor::Device;
 
 /// Every compiled-in device with its name, inference only; add `.autodiff()` for gradients.
 pub fn devices() -> Vec<(&'static str, Device)> {
-    let mut devices = Vec::new();
-    #[cfg(feature = "flex")]
-    devices.push(("flex", Device::flex()));
-    #[cfg(feature = "ndarray")]
-    #[allow(
-        deprecated,
-        reason = "Burn deprecates it; it is kept as a second opinion on the CPU"
-    )]
-    devices.push(("ndarray", Device::ndarray()));
-    #[cfg(feature = "wgpu")]
-    devices.push((
-        "wgpu",
-        Device::wgpu(burn::tensor::DeviceKind::DefaultDevice),
-    ));
-    #[cfg(feature = "cuda")]
-    devices.push(("cuda", Device::cuda(0)));
-    devices
+    vec![
+        #[cfg(feature = "flex")]
+        ("flex", Device::flex()),
+        #[cfg(feature = "ndarray")]
+        ("ndarray", ndarray()),
+        #[cfg(feature = "wgpu")]
+        (
+            "wgpu",
+            Device::wgpu(burn::tensor::DeviceKind::DefaultDevice),
+        ),
+        #[cfg(feature = "cuda")]
+        ("cuda", Device::cuda(0)),
+    ]
+}
+
+#[cfg(feature = "ndarray")]
+#[allow(
+    deprecated,
+    reason = "Burn deprecates it; it is kept as a second opinion on the CPU"
+)]
+fn ndarray() -> Device {
+    Device::ndarray()
 }
 
 /// Runs `test` on every compiled-in device and says on which one it failed.

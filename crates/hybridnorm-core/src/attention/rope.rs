@@ -122,7 +122,7 @@ impl RotaryTables {
                 .flat_map(|t| {
                     frequencies
                         .iter()
-                        .map(move |w| f(f64::from(t as f32 * *w as f32)) as f32)
+                        .map(move |w| f(f64::from(t as f32 * *w)) as f32)
                 })
                 .collect();
             let shape = [1, 1, positions.len(), frequencies.len()];

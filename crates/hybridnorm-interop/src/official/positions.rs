@@ -29,7 +29,9 @@ impl Positions {
 }
 
 /// The changes for each layer in text such as `_{0:{'attn_norm':True},(1,2):{'ffn_residual':False}}_`.
-type Changes = BTreeMap<usize, Vec<(String, bool)>>;
+type Changes = BTreeMap<usize, Vec<Change>>;
+/// A key and its new value.
+type Change = (String, bool);
 
 /// `base` for every layer, changed as `special` says.
 pub(super) fn resolve(
@@ -91,7 +93,7 @@ fn layer_key(text: &str) -> Result<(Vec<usize>, &str), String> {
 }
 
 /// `{'key':True,..}`.
-fn entries(text: &str) -> Result<(Vec<(String, bool)>, &str), String> {
+fn entries(text: &str) -> Result<(Vec<Change>, &str), String> {
     let (inner, rest) = expect(text, '{')?
         .split_once('}')
         .ok_or("a '{' without '}'")?;
