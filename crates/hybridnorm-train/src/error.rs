@@ -79,6 +79,9 @@ pub enum Error {
         /// The system's answer.
         source: io::Error,
     },
+    /// A part of the program broke down; its own message was printed before.
+    #[error("{0} panicked: please report this as a bug")]
+    Panicked(&'static str),
     /// Standard output is gone.
     #[error("cannot write to standard output: {0}")]
     Output(io::Error),
@@ -137,6 +140,7 @@ impl Error {
             | Self::Yardstick(_)
             | Self::Generate(_)
             | Self::Verification { .. }
+            | Self::Panicked(_)
             | Self::Output(_) => 1,
         }
     }

@@ -23,6 +23,8 @@ pub(super) struct Prepared {
     /// Windows of the one at the end; the yardsticks speak of their text.
     pub last: Validation,
     pub yardsticks: Yardsticks,
+    /// The training text, for the yardstick that takes its time.
+    pub train_text: Vec<u8>,
 }
 
 /// What the plan and the summary say about the data.
@@ -115,6 +117,7 @@ impl Prepared {
             interval,
             last,
             yardsticks,
+            train_text: split.train.concat().into_bytes(),
         })
     }
 }

@@ -44,6 +44,8 @@ pub(super) struct Results {
 #[derive(Debug, Serialize)]
 struct BitsPerByte {
     model: Option<f64>,
+    /// zstd that has read the training text first, as the model has.
+    zstd_after_training_text: f64,
     zstd: f64,
     bigram: f64,
     unigram: f64,
@@ -89,7 +91,12 @@ pub(super) fn sample(prepared: &Prepared, summary: &TrainSummary) -> Result<Samp
 }
 
 impl Results {
-    pub(super) fn new(prepared: &Prepared, summary: &TrainSummary, sample: Sample) -> Self {
+    pub(super) fn new(
+        prepared: &Prepared,
+        summary: &TrainSummary,
+        zstd_after_training_text: f64,
+        sample: Sample,
+    ) -> Self {
         let request = &prepared.request;
         let training = &request.config.training;
         let fresh = summary.steps - summary.resumed_from.unwrap_or(0);
@@ -110,6 +117,7 @@ impl Results {
             validation_loss: evaluation.map(|evaluation| evaluation.nats_per_token),
             bits_per_byte: BitsPerByte {
                 model: evaluation.map(|evaluation| evaluation.bits_per_byte),
+                zstd_after_training_text,
                 zstd: prepared.yardsticks.zstd,
                 bigram: prepared.yardsticks.bigram,
                 unigram: prepared.yardsticks.unigram,
@@ -148,13 +156,17 @@ impl fmt::Display for Results {
         )?;
         let rows = [
             ("this model", bits.model),
+            (
+                "zstd -19 after the training text",
+                Some(bits.zstd_after_training_text),
+            ),
             ("zstd -19", Some(bits.zstd)),
             ("bigram", Some(bits.bigram)),
             ("unigram", Some(bits.unigram)),
         ];
         for (name, value) in rows {
             if let Some(value) = value {
-                writeln!(f, "    {name:<12}{value:>8.4}")?;
+                writeln!(f, "    {name:<34}{value:>7.4}")?;
             }
         }
         writeln!(f, "\nsample, continuing {:?}:", self.sample.prompt)?;

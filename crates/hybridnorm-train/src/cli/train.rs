@@ -15,10 +15,11 @@ use crate::engine::{
 };
 use crate::error::Error;
 use crate::eval::perplexity::{Score, score};
+use crate::eval::yardstick::zstd_primed;
 use crate::run::RunConfig;
 
 pub(super) fn run(flags: &RunFlags, out: &mut impl Write) -> Result<(), Error> {
-    let prepared = Prepared::new(flags)?;
+    let mut prepared = Prepared::new(flags)?;
     let device = prepared.request.device.open()?;
     writeln!(out, "{}", Plan(&prepared)).map_err(Error::Output)?;
 
@@ -27,6 +28,12 @@ pub(super) fn run(flags: &RunFlags, out: &mut impl Write) -> Result<(), Error> {
     let config = prepared.request.config.clone();
     let steps = config.training.steps;
     let run = prepared.request.out.clone();
+    // Indexing the training text takes zstd some seconds: beside the training, not after it.
+    let (train_text, text) = (
+        std::mem::take(&mut prepared.train_text),
+        prepared.last.text(),
+    );
+    let primed = std::thread::spawn(move || zstd_primed(&[train_text], &text));
     let summary = train(TrainRequest {
         evaluate: Some(evaluator(&prepared, &config, &device)),
         config,
@@ -42,7 +49,10 @@ pub(super) fn run(flags: &RunFlags, out: &mut impl Write) -> Result<(), Error> {
         return Err(Error::Interrupted { step, steps, run });
     }
     let sample = results::sample(&prepared, &summary)?;
-    let results = Results::new(&prepared, &summary, sample);
+    let primed = primed
+        .join()
+        .map_err(|_| Error::Panicked("the zstd yardstick"))??;
+    let results = Results::new(&prepared, &summary, primed, sample);
     results.save(&run)?;
     write!(out, "{results}").map_err(Error::Output)
 }
