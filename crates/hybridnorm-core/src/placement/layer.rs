@@ -180,11 +180,17 @@ impl QkvNormSites {
     pub const QKV: Self = Self::per_head("qkv");
 
     /// Per-head norms at the sites whose letters (`q k v c`) occur in `letters`.
+    ///
+    /// # Panics
+    /// As [`at`](Self::at).
     pub const fn per_head(letters: &str) -> Self {
         Self::at(letters, NormSite::PER_HEAD)
     }
 
     /// Norms of the form `site` where the letters (`q k v c`) occur in `letters`.
+    ///
+    /// # Panics
+    /// On any other letter, which is a programming mistake.
     pub const fn at(letters: &str, site: NormSite) -> Self {
         let mut sites = Self {
             query: None,

@@ -7,7 +7,6 @@ mod case;
 mod check;
 mod dense;
 mod micro;
-mod micro_recipe;
 mod report;
 mod trajectory;
 mod values;
