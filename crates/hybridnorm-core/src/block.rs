@@ -28,7 +28,7 @@ use crate::residual::Residual;
 /// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct BlockConfig {
-    /// Attention; its norms are set by the placement.
+    /// Attention. Its `norms` are set by the placement, and its `norm_style` by the field of that name here.
     pub attention: AttentionConfig,
     /// Inner width of the SwiGLU feed-forward layer.
     pub d_ff: usize,
@@ -45,7 +45,8 @@ pub struct BlockConfig {
 }
 
 impl BlockConfig {
-    /// A HybridNorm* block, alone in its stack.
+    /// A HybridNorm* block, alone in its stack: say with [`at`](Self::at) where it stands, since placements and
+    /// initialisations depend on it and equal places draw equal weights.
     pub fn new(d_model: usize, n_heads: usize, d_ff: usize) -> Self {
         Self {
             attention: AttentionConfig::new(d_model, n_heads),
@@ -91,8 +92,22 @@ impl BlockConfig {
     /// # Errors
     /// When a size or factor is not allowed; the error names it.
     pub fn init(&self, device: &Device) -> Result<Block, ConfigError> {
+        let AttentionConfig {
+            d_model,
+            n_heads,
+            head_dim,
+            ..
+        } = self.attention;
+        self.attention.validate()?;
+        if n_heads * head_dim != d_model && d_model / n_heads == head_dim {
+            let allowed = format!("a divisor of d_model = {d_model}, or an explicit head_dim");
+            return Err(ConfigError::new("n_heads", n_heads, allowed));
+        }
+        if self.layer >= self.n_layers {
+            let allowed = format!("below n_layers = {}", self.n_layers);
+            return Err(ConfigError::new("layer", self.layer, allowed));
+        }
         let norms = self.placement.layer(self.layer, self.n_layers)?;
-        let d_model = self.attention.d_model;
         let init = Initializer::new(
             &self.init,
             self.placement.default_init(),

@@ -136,6 +136,19 @@ impl DecoderConfig {
         ] {
             positive(field, value)?;
         }
+        // Far beyond any model, and small enough that no count of parameters overflows.
+        for (field, value, most) in [
+            ("padded_vocab_size", self.padded_vocab_size, 1 << 28),
+            ("n_layers", self.n_layers, 1 << 14),
+            ("d_model", self.d_model, 1 << 20),
+            ("d_ff", self.d_ff, 1 << 22),
+            ("n_heads", self.n_heads, 1 << 16),
+            ("head_dim", self.head_dim(), 1 << 16),
+        ] {
+            if value > most {
+                return Err(ConfigError::new(field, value, format!("at most {most}")));
+            }
+        }
         if self.padded_vocab_size < self.vocab_size {
             return Err(ConfigError::new(
                 "padded_vocab_size",
@@ -217,6 +230,14 @@ impl DecoderConfig {
             .unwrap_or_else(|| self.d_model.checked_div(self.n_heads).unwrap_or(0))
     }
 
+    /// Whether a norm stands before the head.
+    fn has_final_norm(&self) -> Result<bool, ConfigError> {
+        match self.final_norm {
+            Some(wanted) => Ok(wanted),
+            None => self.placement.final_norm(self.n_layers),
+        }
+    }
+
     /// The rule that draws this model's parameters.
     ///
     /// # Errors
@@ -280,7 +301,7 @@ impl DecoderConfig {
                     .unwrap_or(self.placement.embedding_norm()),
             )?,
             blocks,
-            final_norm: norm(self.final_norm.unwrap_or(self.placement.final_norm()))?,
+            final_norm: norm(self.has_final_norm()?)?,
             head: (!self.tied).then(|| init.linear(self.d_model, &head, self.bias, device)),
             embedding_scale: self.embedding_scale,
             logit_scale: self.logit_scale,
@@ -330,8 +351,7 @@ impl DecoderConfig {
             total += linear(self.d_model, query + 2 * key_value) + linear(query, self.d_model);
             total += linear(self.d_model, branches * self.d_ff) + linear(self.d_ff, self.d_model);
         }
-        total += around(self.d_model)
-            * usize::from(self.final_norm.unwrap_or(self.placement.final_norm()));
+        total += around(self.d_model) * usize::from(self.has_final_norm()?);
         total += around(self.d_model)
             * usize::from(
                 self.embedding_norm

@@ -6,6 +6,11 @@ use crate::attention::cache::KvCache;
 use crate::attention::mask;
 use crate::attention::rope::{RotaryConfig, RotaryTables};
 
+/// What a mask depends on: window, tokens before the first query, queries.
+type MaskKey = (Option<usize>, usize, usize);
+/// What rotary tables depend on: settings, head_dim, first position, positions.
+type RotaryKey = (RotaryConfig, usize, usize, usize);
+
 /// What a token may attend to, beside "nothing after itself".
 #[derive(Debug)]
 enum Context {
@@ -17,7 +22,7 @@ enum Context {
     Cached(KvCache),
 }
 
-/// The state of one forward pass through a stack of blocks. `R` is what a feed-forward layer reports.
+/// The state of one forward pass through a stack of blocks; make a new one for the next. `R` is what a feed-forward layer reports.
 ///
 /// ```
 /// # use hybridnorm_core::Pass;
@@ -27,8 +32,8 @@ enum Context {
 #[derive(Debug)]
 pub struct Pass<R = ()> {
     context: Context,
-    masks: Vec<(Option<usize>, Tensor<4, Bool>)>,
-    rotary: Vec<(RotaryConfig, usize, RotaryTables)>,
+    masks: Vec<(MaskKey, Tensor<4, Bool>)>,
+    rotary: Vec<(RotaryKey, RotaryTables)>,
     trace: Option<Trace>,
     /// What the feed-forward layers reported, in layer order.
     pub reports: Vec<R>,
@@ -74,6 +79,8 @@ impl<R> Pass<R> {
     }
 
     /// Continues the sequence that `cache` holds; get it back with [`into_cache`](Self::into_cache).
+    ///
+    /// A forward pass panics when its tokens do not fit: ask [`KvCache::check_room`] first.
     pub fn cached(cache: KvCache) -> Self {
         Self::new(Context::Cached(cache))
     }
@@ -130,14 +137,15 @@ impl<R> Pass<R> {
         n_query: usize,
         device: &Device,
     ) -> Tensor<4, Bool> {
-        if let Some((_, mask)) = self.masks.iter().find(|(known, _)| *known == window) {
+        let key = (window, self.offset(), n_query);
+        if let Some((_, mask)) = self.masks.iter().find(|(known, _)| *known == key) {
             return mask.clone();
         }
         let mut mask = mask::causal(n_query, self.offset(), window, device);
         if let Context::Documents(documents) = &self.context {
             mask = mask.bool_or(mask::across_documents((**documents).clone()));
         }
-        self.masks.push((window, mask.clone()));
+        self.masks.push((key, mask.clone()));
         mask
     }
 
@@ -149,16 +157,13 @@ impl<R> Pass<R> {
         n_query: usize,
         device: &Device,
     ) -> RotaryTables {
-        let known = self
-            .rotary
-            .iter()
-            .find(|(known, dim, _)| known == config && *dim == head_dim);
-        if let Some((_, _, tables)) = known {
+        let offset = self.offset();
+        let key = (config.clone(), head_dim, offset, n_query);
+        if let Some((_, tables)) = self.rotary.iter().find(|(known, _)| *known == key) {
             return tables.clone();
         }
-        let positions = self.offset()..self.offset() + n_query;
-        let tables = RotaryTables::new(config, head_dim, positions, device);
-        self.rotary.push((config.clone(), head_dim, tables.clone()));
+        let tables = RotaryTables::new(config, head_dim, offset..offset + n_query, device);
+        self.rotary.push((key, tables.clone()));
         tables
     }
 

@@ -311,3 +311,54 @@ fn options_do_something_and_only_what_they_say() {
         }
     });
 }
+
+/// A model of the user's own: two blocks, no decoder, token by token through a cache and one reused pass.
+#[test]
+fn blocks_alone_can_be_cached() {
+    use hybridnorm_core::{BlockConfig, KvCache};
+    on_every_device(|device| {
+        let block = |layer| {
+            BlockConfig::new(32, 4, 48)
+                .at(layer, 2)
+                .init(device)
+                .unwrap()
+        };
+        let blocks = [block(0), block(1)];
+        let run = |x: Tensor<3>, pass: &mut Pass| {
+            blocks.iter().fold(x, |x, block| block.forward(x, pass))
+        };
+        let x = Tensor::<3>::random([1, 5, 32], Distribution::Normal(0.0, 1.0), device);
+        let whole = values(run(x.clone(), &mut Pass::causal()));
+        let mut cache = KvCache::new(2, 5);
+        let mut found = Vec::new();
+        for t in 0..5 {
+            let mut pass = Pass::cached(cache);
+            found.extend(values(run(x.clone().narrow(1, t, 1), &mut pass)));
+            cache = pass.into_cache().unwrap();
+            cache.advance(1);
+        }
+        assert!(largest_difference(&found, &whole) < 1e-5);
+        // one pass for two lengths
+        let mut pass = Pass::causal();
+        let short = values(run(x.clone().narrow(1, 0, 3), &mut pass));
+        let long = values(run(x, &mut pass));
+        assert!(largest_difference(&short, &whole[..3 * 32]) < 1e-5);
+        assert!(largest_difference(&long, &whole) < 1e-6);
+    });
+}
+
+#[test]
+fn impossible_blocks_are_refused() {
+    use hybridnorm_core::BlockConfig;
+    on_every_device(|device| {
+        let refuse = |config: BlockConfig, word: &str| {
+            let error = config.init(device).unwrap_err().to_string();
+            assert!(error.contains(word), "{error}");
+        };
+        refuse(BlockConfig::new(100, 7, 48), "n_heads = 7");
+        refuse(BlockConfig::new(32, 4, 48).at(2, 2), "layer = 2");
+        refuse(BlockConfig::new(32, 4, 48).at(0, 0), "layer = 0");
+        refuse(BlockConfig::new(32, 4, 0), "d_ff = 0");
+        refuse(BlockConfig::new(0, 4, 48), "d_model = 0");
+    });
+}

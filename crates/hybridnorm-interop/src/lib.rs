@@ -1,4 +1,4 @@
-//! Published checkpoints in and out of hybridnorm models: safetensors files, name maps, configuration maps.
+//! Published checkpoints into hybridnorm models: safetensors files, name maps, configuration maps.
 //!
 //! [`official`] speaks the authors' own release (`config.yaml` fields, `transformer.blocks.0.att_proj.weight`);
 //! [`TensorFile`] reads safetensors; [`load`] puts named tensors into a Burn module and says what does not fit.
@@ -11,5 +11,5 @@ pub mod official;
 mod tensors;
 
 pub use error::InteropError;
-pub use load::{NamedTensor, load, snapshot};
+pub use load::{NamedTensor, load};
 pub use tensors::{Array, TensorFile};

@@ -1,8 +1,8 @@
-//! Named tensors into a module, and a module's values out of it.
+//! Named tensors into a module.
 
 use std::collections::BTreeSet;
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
+use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Tensor, TensorData};
 
 use crate::error::InteropError;
@@ -111,33 +111,5 @@ impl<N: Fn(&str) -> Option<NamedTensor>> ModuleMapper for Loader<'_, N> {
                 param
             }
         }
-    }
-}
-
-/// Every parameter of `module`: path, identity and value, in the order the module declares them.
-pub fn snapshot<M: Module>(module: &M) -> Vec<(String, ParamId, TensorData)> {
-    let mut collector = Snapshot::default();
-    module.visit(&mut collector);
-    collector.found
-}
-
-#[derive(Default)]
-struct Snapshot {
-    path: Vec<String>,
-    found: Vec<(String, ParamId, TensorData)>,
-}
-
-impl ModuleVisitor for Snapshot {
-    fn enter_module(&mut self, name: &str, _container_type: &str) {
-        self.path.push(name.to_string());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.path.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        self.found
-            .push((self.path.join("."), param.id, param.val().into_data()));
     }
 }

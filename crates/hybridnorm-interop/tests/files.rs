@@ -178,9 +178,7 @@ fn what_cannot_be_expressed_is_refused_by_field() {
         ("rope", |c| c.rope = false),
         ("block_type", |c| c.block_type = "llama".to_string()),
         ("residual_dropout", |c| c.residual_dropout = 0.1),
-        ("layer_norm_type", |c| {
-            c.layer_norm_type = "low_precision".to_string()
-        }),
+        ("layer_norm_type", |c| c.layer_norm_type = "ln".to_string()),
         ("activation_type", |c| {
             c.activation_type = "silu2".to_string()
         }),

@@ -162,11 +162,52 @@ impl RunConfig {
             let allowed = "batch · seq · steps below 2^64 tokens";
             return Err(ConfigError::new("training.steps", t.steps, allowed));
         }
+        const MOST: u64 = 1 << 31;
+        if tokens.is_none_or(|tokens| tokens > MOST) {
+            let allowed = format!(
+                "at most 2^31 tokens in a step, {} sequences here",
+                MOST / t.seq as u64
+            );
+            return Err(ConfigError::new("training.batch", t.batch, allowed));
+        }
         if t.seq > self.model.max_seq_len {
             let allowed = format!("at most model.max_seq_len = {}", self.model.max_seq_len);
             return Err(ConfigError::new("training.seq", t.seq, allowed));
         }
+        if t.eval_sequences == 0 {
+            return Err(ConfigError::new("training.eval_sequences", 0, "at least 1"));
+        }
+        let fraction = self.data.validation_fraction;
+        if !(fraction > 0.0 && fraction < 1.0) {
+            let allowed = "above 0 and below 1";
+            return Err(ConfigError::new(
+                "data.validation_fraction",
+                fraction,
+                allowed,
+            ));
+        }
+        let total = t.steps * t.tokens_per_step();
+        if let Some(warmup) = self.schedule.warmup_tokens
+            && warmup > total
+        {
+            let allowed = format!("at most the {total} tokens of the run");
+            return Err(ConfigError::new("schedule.warmup_tokens", warmup, allowed));
+        }
+        if self.schedule.shape == ScheduleShape::InverseSqrt
+            && self.schedule.warmup_tokens == Some(0)
+        {
+            let allowed = "at least 1 with the inverse-sqrt shape, which is scaled by it";
+            return Err(ConfigError::new("schedule.warmup_tokens", 0, allowed));
+        }
         let o = &self.optimizer;
+        for (field, value) in [
+            ("optimizer.epsilon", o.epsilon),
+            ("optimizer.max_grad_norm", o.max_grad_norm),
+        ] {
+            if value == 0.0 {
+                return Err(ConfigError::new(field, value, "a finite number above 0"));
+            }
+        }
         for (field, value, most) in [
             ("schedule.lr", self.schedule.lr, f64::MAX),
             ("schedule.floor", self.schedule.floor, 1.0),

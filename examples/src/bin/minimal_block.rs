@@ -6,13 +6,14 @@ use burn::module::Module;
 use burn::nn::{Embedding, EmbeddingConfig, Linear, LinearConfig};
 use burn::optim::{AdamWConfig, GradientsParams};
 use burn::tensor::{Device, Distribution, Int, Tensor};
-use hybridnorm_core::{Block, BlockConfig, ConfigError, Pass, loss};
+use hybridnorm_core::{Block, BlockConfig, ConfigError, Norm, NormConfig, Pass, loss};
 
 /// Your model: whatever you have, and blocks in the middle.
 #[derive(Module, Debug)]
 struct Model {
     embedding: Embedding,
     blocks: Vec<Block>,
+    norm: Norm, // the stream after the last block has no norm of its own
     head: Linear,
 }
 
@@ -27,6 +28,7 @@ impl Model {
         Ok(Self {
             embedding: EmbeddingConfig::new(16, 64).init(device),
             blocks: vec![block(0)?, block(1)?],
+            norm: NormConfig::new(64).init(device)?,
             head: LinearConfig::new(64, 16).init(device),
         })
     }
@@ -39,7 +41,7 @@ impl Model {
             .blocks
             .iter()
             .fold(x, |x, block| block.forward(x, &mut pass));
-        self.head.forward(x)
+        self.head.forward(self.norm.forward(x))
     }
 }
 

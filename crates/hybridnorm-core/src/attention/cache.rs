@@ -80,8 +80,9 @@ impl KvCache {
         view
     }
 
-    /// Counts `n` tokens as held, after all layers have been extended by them.
-    pub(crate) fn advance(&mut self, n: usize) {
+    /// Counts `n` tokens as held, after all layers have been extended by them. A [`Decoder`](crate::Decoder) does it by
+    /// itself; a model of your own that runs blocks in a [cached pass](crate::Pass::cached) does it after the last block.
+    pub fn advance(&mut self, n: usize) {
         self.len += n;
     }
 }

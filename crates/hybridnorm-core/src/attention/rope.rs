@@ -55,6 +55,7 @@ impl RotaryConfig {
                 "rope.scaling.original_max_position",
                 scaling.original_max_position,
             )?;
+            positive_real("rope.scaling.high_freq_factor", scaling.high_freq_factor)?;
             if scaling.high_freq_factor <= scaling.low_freq_factor {
                 return Err(ConfigError::new(
                     "rope.scaling.high_freq_factor",

@@ -153,9 +153,14 @@ impl Placement {
         self.row().is_some_and(|row| row.embedding_norm)
     }
 
-    /// Whether a norm stands before the head. Only placements that end each block with a norm do without.
-    pub fn final_norm(&self) -> bool {
-        self.row().is_none_or(|row| row.final_norm)
+    /// Whether a norm stands before the head of a model of `n_layers`: unless its last block ends with one already
+    /// (Post-Norm, eq. 3).
+    ///
+    /// # Errors
+    /// As [`layer`](Self::layer).
+    pub fn final_norm(&self, n_layers: usize) -> Result<bool, ConfigError> {
+        let last = self.layer(n_layers.saturating_sub(1), n_layers)?;
+        Ok(!last.feed_forward.after)
     }
 
     /// The initialisation this placement works best with, as the paper chooses (§2.2).

@@ -15,8 +15,6 @@ pub struct PlacementRow {
     pub summary: &'static str,
     /// A norm after the embedding.
     pub embedding_norm: bool,
-    /// A norm before the head.
-    pub final_norm: bool,
     /// The initialisation it works best with.
     pub init: InitScheme,
     pub(super) norms: fn(layer: usize, n_layers: usize, fraction: f64) -> LayerNorms,
@@ -64,7 +62,6 @@ const fn base(
         name,
         summary,
         embedding_norm: false,
-        final_norm: true,
         init,
         norms,
         clash: |_| None,
@@ -98,7 +95,6 @@ pub static PLACEMENTS: &[PlacementRow] = &[
         |_, _, _| PRE,
     ),
     PlacementRow {
-        final_norm: false,
         ..base(
             "post",
             "Post-Norm, eq. 3 (arXiv 1706.03762); its last norm is the model's final norm",
@@ -130,7 +126,7 @@ pub static PLACEMENTS: &[PlacementRow] = &[
     ),
     hybrid(
         "hybrid-star-output",
-        "the paper's 7B model: HybridNorm* with a norm on attention's output",
+        "the paper's 7B model: HybridNorm* with a norm on attention's output (its scale starts at 1; the paper's 1/√(2L) may mean it, and is not specified further)",
         |layer, _, _| {
             let mut norms = first_block(layer, LayerNorms::new(QKV, R::PRE, R::PRE));
             norms.attention.output = true;
@@ -202,7 +198,6 @@ pub static PLACEMENTS: &[PlacementRow] = &[
         },
     ),
     PlacementRow {
-        final_norm: false,
         clash: |init| {
             (init != DeepNorm)
                 .then_some("DeepNorm's depth bound rests on its own gains β = (8L)^(-1/4)")

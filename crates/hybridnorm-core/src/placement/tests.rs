@@ -159,3 +159,14 @@ fn only_the_diverging_row_is_unbounded() {
         );
     }
 }
+
+/// A norm stands before the head unless the last block ends with one, whatever made it so.
+#[test]
+fn the_final_norm_follows_the_last_block() {
+    let ends = |text: &str| !text.parse::<Placement>().unwrap().final_norm(4).unwrap();
+    assert!(ends("post") && ends("deepnorm") && ends("mix-ln=1"));
+    assert!(!ends("mix-ln") && !ends("hybrid-star") && !ends("post-shifted"));
+    let post: Placement = "post".parse().unwrap();
+    let pre = LayerNorms::new(QkvNormSites::NONE, ResidualNorms::PRE, ResidualNorms::PRE);
+    assert!(post.with_layer(3, pre).final_norm(4).unwrap());
+}

@@ -31,6 +31,8 @@ pub struct OfficialConfig {
     pub activation_type: String,
     #[serde(default = "sequential")]
     pub block_type: String,
+    #[serde(default = "one")]
+    pub block_group_size: usize,
     #[serde(default)]
     pub alibi: bool,
     #[serde(default)]
@@ -101,6 +103,9 @@ pub struct OfficialConfig {
 fn yes() -> bool {
     true
 }
+fn one() -> usize {
+    1
+}
 fn four() -> usize {
     4
 }
@@ -147,8 +152,11 @@ impl OfficialConfig {
         let norm = NormStyle {
             kind: match self.layer_norm_type.as_str() {
                 "rms" => NormKind::Rms,
-                "default" => NormKind::Layer,
-                other => return unsupported("layer_norm_type", other, "rms or default"),
+                // `low_precision` differs under autocast only.
+                "default" | "low_precision" => NormKind::Layer,
+                other => {
+                    return unsupported("layer_norm_type", other, "rms, default or low_precision");
+                }
             },
             epsilon: self.layer_norm_eps,
             affine: self.layer_norm_with_affine,
@@ -225,12 +233,13 @@ impl OfficialConfig {
                 "only sequential blocks are the paper's",
             );
         }
-        if self.attention_layer_norm {
-            return unsupported(
-                "attention_layer_norm",
-                true,
-                "use use_query_norm and use_key_norm instead",
-            );
+        if self.attention_layer_norm && (self.use_query_norm || self.use_key_norm) {
+            let reason = "the reference forbids it together with use_query_norm or use_key_norm";
+            return unsupported("attention_layer_norm", true, reason);
+        }
+        if self.block_group_size != 1 {
+            let reason = "grouped blocks have other tensor names";
+            return unsupported("block_group_size", self.block_group_size, reason);
         }
         for (field, value) in [
             ("attention_dropout", self.attention_dropout),
@@ -261,8 +270,8 @@ impl OfficialConfig {
             .or_else(|reason| unsupported("norm_pos_special_config", special, &reason))?;
         let site = |on: bool| on.then_some(NormSite::PER_HEAD);
         let qkv = QkvNormSites {
-            query: site(self.use_query_norm),
-            key: site(self.use_key_norm),
+            query: site(self.use_query_norm || self.attention_layer_norm),
+            key: site(self.use_key_norm || self.attention_layer_norm),
             value: site(self.use_value_norm),
             context: site(self.use_context_norm),
         };

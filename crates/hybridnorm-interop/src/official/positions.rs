@@ -104,8 +104,8 @@ fn entries(text: &str) -> Result<(Vec<Change>, &str), String> {
             let (key, value) = entry.split_once(':').ok_or("an entry without ':'")?;
             let key = key.trim_matches(['\'', '"']).to_string();
             match value {
-                "True" | "true" => Ok((key, true)),
-                "False" | "false" => Ok((key, false)),
+                "True" | "true" | "1" => Ok((key, true)),
+                "False" | "false" | "0" => Ok((key, false)),
                 _ => Err(format!("'{value}' is neither True nor False")),
             }
         })
@@ -154,7 +154,7 @@ mod tests {
         for text in [
             "{0:{'norm':True}}",
             "{5:{}}",
-            "{0:{'attn_norm':1}}",
+            "{0:{'attn_norm':2}}",
             "{0:",
             "{0:{}}x",
             "(",

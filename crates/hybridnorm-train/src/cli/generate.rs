@@ -12,6 +12,7 @@ use crate::device::DeviceSpec;
 use crate::engine::{CHECKPOINTS, stored_config};
 use crate::error::Error;
 use crate::generate::{Request, Sampling, generate};
+use hybridnorm_core::ConfigError;
 
 /// The flags of `generate`.
 #[derive(Debug, Clone, Args)]
@@ -58,10 +59,21 @@ pub(super) fn run(flags: &GenerateFlags, out: &mut impl Write) -> Result<(), Err
     let config = stored_config(&flags.run)?;
     let tokenizer = Tokenizer::from_spec(&config.data.tokenizer)?;
     let store = CheckpointStore::new(flags.run.join(CHECKPOINTS));
-    let Some((generation, _)) = store.newest_whole()?.generation else {
+    let newest = store.newest_whole()?;
+    for (_, error) in &newest.skipped {
+        // Where standard error is gone, the text is all there is to give.
+        let _ = writeln!(io::stderr(), "warning: skipped: {error}");
+    }
+    let Some((generation, state)) = newest.generation else {
         let path = flags.run.clone();
         return Err(Error::NoCheckpoint { path });
     };
+    let identity = tokenizer.identity();
+    if state.data.is_some_and(|data| !data.contains(&identity)) {
+        let field = "data.tokenizer";
+        let allowed = "the tokenizer the run was trained with: the file has changed since";
+        return Err(ConfigError::new(field, tokenizer.name(), allowed).into());
+    }
     let model = load_model(&generation.dir, &config.model, &device)?;
     let prompt = match flags.prompt.as_str() {
         "-" => read_prompt()?,
@@ -71,7 +83,7 @@ pub(super) fn run(flags: &GenerateFlags, out: &mut impl Write) -> Result<(), Err
         prompt: &prompt,
         tokens: flags.tokens,
         sampling,
-        window: config.model.max_seq_len,
+        window: config.training.seq,
     };
     let started = Instant::now();
     let mut written = write_now(out, &prompt);

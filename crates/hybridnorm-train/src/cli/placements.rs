@@ -17,10 +17,11 @@ pub(super) fn run(out: &mut impl Write) -> Result<(), Error> {
         if row.embedding_norm {
             text += "    embedding: X = N(embedding)\n";
         }
-        for line in Placement::from(row).equations(LAYERS)?.to_string().lines() {
+        let placement = Placement::from(row);
+        for line in placement.equations(LAYERS)?.to_string().lines() {
             text += &format!("    {line}\n");
         }
-        if !row.final_norm {
+        if !placement.final_norm(LAYERS)? {
             text += "    no norm before the head\n";
         }
         text += &format!("    initialisation: {}\n", row.init);

@@ -3,12 +3,10 @@
 use std::sync::Arc;
 
 use super::flags::{DEFAULT_CORPUS_BYTES, Request, RunFlags};
-use crate::data::{
-    Batches, Corpus, SplitRule, TextSplit, TokenSplit, TokenizedCorpus, Tokenizer, Validation,
-};
-use crate::engine::{BatchSource, TrainError};
+use crate::data::{Batches, Corpus, SplitRule, TextSplit, TokenSplit, TokenizedCorpus, Validation};
+use crate::engine::{BatchSource, RunDir, TrainError};
 use crate::error::Error;
-use crate::eval::yardstick::Yardsticks;
+use crate::eval::yardstick::{Yardsticks, zstd_alone};
 
 /// The evaluation at the end sees this many times the sequences of those before.
 const FINAL_EVALUATION: usize = 4;
@@ -23,8 +21,10 @@ pub(super) struct Prepared {
     /// Windows of the one at the end; the yardsticks speak of their text.
     pub last: Validation,
     pub yardsticks: Yardsticks,
-    /// The training text, for the yardstick that takes its time.
-    pub train_text: Vec<u8>,
+    /// The training text and the whole validation text, for the yardstick that takes its time.
+    pub texts: [Vec<u8>; 2],
+    /// Bits per byte of the whole validation text under zstd.
+    pub zstd: f64,
 }
 
 /// What the plan and the summary say about the data.
@@ -80,6 +80,9 @@ impl Prepared {
             let path = request.out;
             return Err(TrainError::RunExists { path }.into());
         }
+        if !request.resume {
+            RunDir::probe(&request.out)?;
+        }
         let config = &request.config;
         let corpus = match &config.data.path {
             Some(path) => Corpus::from_path(path)?,
@@ -104,10 +107,11 @@ impl Prepared {
         let interval = Validation::new(validation.clone(), training.seq, Some(interval))?;
         let last = Validation::new(validation, training.seq, Some(last))?;
         let yardsticks = Yardsticks::measure(&split.train, &last.text())?;
+        let validation_text = split.validation.concat().into_bytes();
         let identity = format!(
             "{} as {}, {} held out",
             data.hash,
-            tokenizer_identity(&request.tokenizer),
+            request.tokenizer.identity(),
             config.data.validation_fraction
         );
         Ok(Self {
@@ -117,13 +121,10 @@ impl Prepared {
             interval,
             last,
             yardsticks,
-            train_text: split.train.concat().into_bytes(),
+            zstd: zstd_alone(&validation_text)?,
+            texts: [split.train.concat().into_bytes(), validation_text],
         })
     }
-}
-
-fn tokenizer_identity(tokenizer: &Tokenizer) -> String {
-    format!("{} tokens of {}", tokenizer.vocab_size(), tokenizer.name())
 }
 
 /// Whether something stands at `path` that a new run would disturb.

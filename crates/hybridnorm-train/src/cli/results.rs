@@ -28,6 +28,8 @@ pub(super) struct Results {
     parameters: usize,
     data_blake3: String,
     steps: u64,
+    /// Steps of this process.
+    fresh_steps: u64,
     tokens: u64,
     /// Of this process, where a run was resumed.
     elapsed_s: f64,
@@ -44,13 +46,16 @@ pub(super) struct Results {
 #[derive(Debug, Serialize)]
 struct BitsPerByte {
     model: Option<f64>,
-    /// zstd that has read the training text first, as the model has.
-    zstd_after_training_text: f64,
-    zstd: f64,
     bigram: f64,
     unigram: f64,
-    /// Bytes of the text.
+    /// Bytes of the text that model, bigram and unigram are scored on: windows spread over the validation split.
     bytes: u64,
+    /// zstd on the whole validation split, which it needs in one piece.
+    zstd: f64,
+    /// The same after it has read the training text, as the model has.
+    zstd_after_training_text: f64,
+    /// Bytes of the whole validation split.
+    zstd_bytes: u64,
 }
 
 /// Text that the model wrote.
@@ -79,7 +84,7 @@ pub(super) fn sample(prepared: &Prepared, summary: &TrainSummary) -> Result<Samp
             seed: config.training.seed,
             ..Sampling::default()
         },
-        window: config.model.max_seq_len,
+        window: config.training.seq,
     };
     let mut text = String::new();
     let tokenizer = &prepared.request.tokenizer;
@@ -109,6 +114,7 @@ impl Results {
             parameters: request.config.model.num_params().unwrap_or_default(),
             data_blake3: prepared.data.hash.clone(),
             steps: summary.steps,
+            fresh_steps: fresh,
             tokens: summary.tokens,
             elapsed_s: summary.elapsed_s,
             tokens_per_s: fresh_tokens as f64 / summary.elapsed_s,
@@ -117,11 +123,12 @@ impl Results {
             validation_loss: evaluation.map(|evaluation| evaluation.nats_per_token),
             bits_per_byte: BitsPerByte {
                 model: evaluation.map(|evaluation| evaluation.bits_per_byte),
-                zstd_after_training_text,
-                zstd: prepared.yardsticks.zstd,
                 bigram: prepared.yardsticks.bigram,
                 unigram: prepared.yardsticks.unigram,
                 bytes: prepared.last.bytes(),
+                zstd: prepared.zstd,
+                zstd_after_training_text,
+                zstd_bytes: prepared.data.validation.bytes,
             },
             checkpoint: summary
                 .checkpoint
@@ -129,6 +136,11 @@ impl Results {
                 .map(|path| path.display().to_string()),
             sample,
         }
+    }
+
+    /// Whether this process trained at all; a finished run that is resumed keeps its summary.
+    pub(super) fn has_news(&self) -> bool {
+        self.fresh_steps > 0
     }
 
     /// Writes `summary.json`, whole or not at all.
@@ -151,18 +163,19 @@ impl fmt::Display for Results {
         }
         writeln!(
             f,
-            "bits per byte of {} bytes of validation text, lower is better:",
-            thousands(bits.bytes)
+            "bits per byte of validation text, lower is better ({} bytes; zstd: all {} bytes in one piece):",
+            thousands(bits.bytes),
+            thousands(bits.zstd_bytes)
         )?;
         let rows = [
             ("this model", bits.model),
+            ("bigram", Some(bits.bigram)),
+            ("unigram", Some(bits.unigram)),
+            ("zstd -19", Some(bits.zstd)),
             (
                 "zstd -19 after the training text",
                 Some(bits.zstd_after_training_text),
             ),
-            ("zstd -19", Some(bits.zstd)),
-            ("bigram", Some(bits.bigram)),
-            ("unigram", Some(bits.unigram)),
         ];
         for (name, value) in rows {
             if let Some(value) = value {
@@ -174,13 +187,17 @@ impl fmt::Display for Results {
         for line in text.lines() {
             writeln!(f, "    {line}")?;
         }
-        writeln!(
-            f,
-            "\n{} steps in {}, {:.0} tokens/s",
-            thousands(self.steps),
-            duration(self.elapsed_s),
-            self.tokens_per_s,
-        )?;
+        if self.has_news() {
+            writeln!(
+                f,
+                "\n{} steps in {}, {:.0} tokens/s with evaluations and checkpoints",
+                thousands(self.fresh_steps),
+                duration(self.elapsed_s),
+                self.tokens_per_s,
+            )?;
+        } else {
+            writeln!(f, "\nall {} steps were done already", thousands(self.steps))?;
+        }
         writeln!(f, "{}", self.run)?;
         let contents = [
             (CONFIG, "the whole configuration, for --config"),

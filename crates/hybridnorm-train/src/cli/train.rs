@@ -29,10 +29,7 @@ pub(super) fn run(flags: &RunFlags, out: &mut impl Write) -> Result<(), Error> {
     let steps = config.training.steps;
     let run = prepared.request.out.clone();
     // Indexing the training text takes zstd some seconds: beside the training, not after it.
-    let (train_text, text) = (
-        std::mem::take(&mut prepared.train_text),
-        prepared.last.text(),
-    );
+    let [train_text, text] = std::mem::take(&mut prepared.texts);
     let primed = std::thread::spawn(move || zstd_primed(&[train_text], &text));
     let summary = train(TrainRequest {
         evaluate: Some(evaluator(&prepared, &config, &device)),
@@ -53,7 +50,9 @@ pub(super) fn run(flags: &RunFlags, out: &mut impl Write) -> Result<(), Error> {
         .join()
         .map_err(|_| Error::Panicked("the zstd yardstick"))??;
     let results = Results::new(&prepared, &summary, primed, sample);
-    results.save(&run)?;
+    if results.has_news() {
+        results.save(&run)?;
+    }
     write!(out, "{results}").map_err(Error::Output)
 }
 

@@ -48,7 +48,7 @@ impl Corpus {
     ///
     /// A `.txt` or `.md` file is one document; in a `.jsonl` file each line is one, its text in the field
     /// `text`. Inside a directory other extensions are left out, and counted in [`Corpus::notes`]. Links are
-    /// followed. Files are ordered by their path relative to the directory, compared as bytes with `/`
+    /// followed, directories of earlier runs of this program are not entered. Files are ordered by their path relative to the directory, compared as bytes with `/`
     /// between parts, which is the same order on every platform. Blank documents and blank lines are dropped.
     ///
     /// # Errors
@@ -173,7 +173,8 @@ fn list(root: &Path) -> Result<(Vec<File>, usize), DataError> {
     }
     let mut files = Vec::new();
     let mut ignored = 0;
-    for entry in WalkDir::new(root).follow_links(true) {
+    let walk = WalkDir::new(root).follow_links(true).into_iter();
+    for entry in walk.filter_entry(|entry| !is_run(entry.path())) {
         let entry = entry.map_err(|error| DataError::Read {
             path: error.path().unwrap_or(root).to_owned(),
             source: error.into(),
@@ -194,6 +195,11 @@ fn list(root: &Path) -> Result<(Vec<File>, usize), DataError> {
     Ok((files, ignored))
 }
 
+/// Whether `dir` is a run of this program, whose logs are no text to learn from.
+fn is_run(dir: &Path) -> bool {
+    dir.join("config.toml").is_file() && dir.join("metrics.jsonl").is_file()
+}
+
 /// `path` below `root` with `/` between its parts on every platform.
 pub(super) fn relative_name(root: &Path, path: &Path) -> String {
     let parts: Vec<_> = path
@@ -210,10 +216,15 @@ fn read_utf8(path: &Path) -> Result<String, DataError> {
         path: path.to_owned(),
         source,
     })?;
-    String::from_utf8(bytes).map_err(|error| DataError::InvalidUtf8 {
+    let mut text = String::from_utf8(bytes).map_err(|error| DataError::InvalidUtf8 {
         path: path.to_owned(),
         offset: error.utf8_error().valid_up_to(),
-    })
+    })?;
+    // A byte order mark belongs to the file, not to its text.
+    if text.starts_with('\u{feff}') {
+        text.drain(..'\u{feff}'.len_utf8());
+    }
+    Ok(text)
 }
 
 fn read_json_lines(path: &Path, name: &str, text: &str) -> Result<Vec<Document>, DataError> {

@@ -23,6 +23,8 @@ pub enum Tokenizer {
 pub struct HuggingFace {
     inner: tokenizers::Tokenizer,
     path: PathBuf,
+    /// BLAKE3 of the file, in hexadecimal.
+    hash: String,
     vocab_size: usize,
     end_of_document: Option<u32>,
 }
@@ -74,6 +76,7 @@ impl Tokenizer {
             path: path.to_owned(),
             source,
         })?;
+        let hash = blake3::hash(&bytes).to_hex().to_string();
         let mut inner =
             tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| bad(error.to_string()))?;
         inner
@@ -90,6 +93,7 @@ impl Tokenizer {
         Ok(Self::HuggingFace(Box::new(HuggingFace {
             inner,
             path: path.to_owned(),
+            hash,
             vocab_size,
             end_of_document,
         })))
@@ -201,6 +205,14 @@ impl Tokenizer {
         match self {
             Self::Byte => "byte".to_owned(),
             Self::HuggingFace(tokenizer) => tokenizer.path.display().to_string(),
+        }
+    }
+
+    /// What tells this tokenizer from every other, wherever its file lies: `byte`, or the hash of the file.
+    pub fn identity(&self) -> String {
+        match self {
+            Self::Byte => "byte".to_owned(),
+            Self::HuggingFace(tokenizer) => format!("tokenizer {}", tokenizer.hash),
         }
     }
 

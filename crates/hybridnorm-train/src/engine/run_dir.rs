@@ -20,14 +20,15 @@ pub const CHECKPOINTS: &str = "checkpoints";
 const LOCK: &str = ".lock";
 const CONFIG_ASIDE: &str = ".config.toml.tmp";
 
-/// Fields that may differ on resume: they change what is reported and kept, or how a batch is cut up, but not what is
-/// computed.
+/// Fields that may differ on resume: they change what is reported and kept, or where files lie whose content is checked
+/// by its hash, but not what is computed.
 const FREE: &[&str] = &[
     "training.eval_every",
     "training.eval_sequences",
     "training.checkpoint_every",
     "training.keep_checkpoints",
-    "training.micro_batch",
+    "data.path",
+    "data.tokenizer",
 ];
 
 /// An open run directory. Nobody else can open it while this value lives.
@@ -45,35 +46,39 @@ impl RunDir {
     /// When it already holds anything, or can't be written: then nothing is left behind.
     pub fn create(path: &Path, config: &RunConfig) -> Result<Self, TrainError> {
         let text = to_toml(&path.join(CONFIG), config)?;
-        let existed = match fs::read_dir(path) {
-            Ok(entries) => {
-                // What a process leaves that was killed between creating the directory and storing `config.toml`.
-                let leftover = |name: &OsStr| name == LOCK || name == CONFIG_ASIDE;
-                if entries.flatten().any(|entry| !leftover(&entry.file_name())) {
-                    let path = path.to_path_buf();
-                    return Err(TrainError::RunExists { path });
-                }
-                true
+        let existed = path.is_dir();
+        fs::create_dir_all(path).map_err(TrainError::io("create", path))?;
+        // Whoever holds the lock owns the directory; nobody else changes anything in it, not even to tidy up.
+        let lock = lock(path)?;
+        refuse_if_taken(path)?;
+        if let Err(error) = store_config(path, &text) {
+            // The error is the one to report. Only what this process made goes, and only if nothing else is there.
+            if !existed {
+                let _ = fs::remove_file(path.join(LOCK));
+                let _ = fs::remove_dir(path);
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
-            Err(error) => return Err(TrainError::io("create", path)(error)),
+            return Err(error);
+        }
+        Ok(Self {
+            path: path.to_path_buf(),
+            config: text,
+            _lock: lock,
+        })
+    }
+
+    /// Refuses a directory that a run could not be created in, without leaving anything behind.
+    ///
+    /// # Errors
+    /// When something else stands at `path`, or the nearest directory above it cannot be written to.
+    pub fn probe(path: &Path) -> Result<(), TrainError> {
+        let nearest = path.ancestors().find(|dir| dir.exists());
+        let nearest = match nearest {
+            Some(dir) if !dir.as_os_str().is_empty() => dir,
+            _ => Path::new("."),
         };
-        if !existed {
-            fs::create_dir_all(path).map_err(TrainError::io("create", path))?;
-        }
-        let opened = lock(path).and_then(|lock| {
-            store_config(path, &text)?;
-            Ok(Self {
-                path: path.to_path_buf(),
-                config: text,
-                _lock: lock,
-            })
-        });
-        if opened.is_err() && !existed {
-            // The first error is the one to report.
-            let _ = fs::remove_dir_all(path);
-        }
-        opened
+        let probe = nearest.join(format!(".hybridnorm-probe-{}", std::process::id()));
+        File::create(&probe).map_err(TrainError::io("create", path))?;
+        fs::remove_file(&probe).map_err(TrainError::io("remove", &probe))
     }
 
     /// Opens the directory of a run to be continued as `requested`.
@@ -219,6 +224,17 @@ fn to_toml(file: &Path, config: &RunConfig) -> Result<String, TrainError> {
             )))
         }
     }
+}
+
+/// Refuses a directory that holds more than what a process leaves that was killed while creating it.
+fn refuse_if_taken(path: &Path) -> Result<(), TrainError> {
+    let leftover = |name: &OsStr| name == LOCK || name == CONFIG_ASIDE;
+    let mut entries = fs::read_dir(path).map_err(TrainError::io("read", path))?;
+    if entries.any(|entry| entry.is_ok_and(|entry| !leftover(&entry.file_name()))) {
+        let path = path.to_path_buf();
+        return Err(TrainError::RunExists { path });
+    }
+    Ok(())
 }
 
 fn store_config(path: &Path, text: &str) -> Result<(), TrainError> {

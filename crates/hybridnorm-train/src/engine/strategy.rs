@@ -243,6 +243,11 @@ impl Session {
         let due = |every: u64| every > 0 && step.is_multiple_of(every);
         // A stop asked for after this line is seen after the next step.
         let stopping = interrupter.should_stop();
+        if last {
+            // What has been trained is safe before anything else may fail.
+            interrupter.fail_on_error(events.flush());
+            self.save(model, tokens, elapsed_s)?;
+        }
         if last || (due(self.training.eval_every) && !stopping) {
             let scope = if last {
                 EvaluationScope::Final
@@ -260,7 +265,9 @@ impl Session {
         if let Some(error) = interrupter.error() {
             return Err(TrainError::Learner(error));
         }
-        if last || stopping || due(self.training.checkpoint_every) {
+        if last {
+            self.log.sync()?;
+        } else if stopping || due(self.training.checkpoint_every) {
             interrupter.fail_on_error(events.flush());
             self.save(model, tokens, elapsed_s)?;
         }

@@ -98,3 +98,55 @@ fn batch_nats<F: FeedForward>(
     let nll: Vec<f32> = losses.nll.try_into_vec_as()?;
     Ok(nll.into_iter().map(f64::from).sum())
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::module::Param;
+    use hybridnorm_core::DecoderConfig;
+    use hybridnorm_testing::on_every_device;
+
+    use super::*;
+    use crate::data::{Corpus, Document, TextSplit, Tokenizer};
+
+    /// A model that knows nothing spends log2 V bits on every token, ends of documents included, and these are shared
+    /// out over the bytes of the text.
+    #[test]
+    fn a_uniform_model_costs_the_logarithm_of_its_vocabulary() {
+        let texts = ["twelve bytes", "and sixteen more", "né", "x"];
+        let documents: Vec<Document> = texts
+            .iter()
+            .cycle()
+            .take(60)
+            .enumerate()
+            .map(|(i, text)| Document {
+                name: i.to_string(),
+                text: format!("{text} {i}"),
+            })
+            .collect();
+        let corpus = Corpus {
+            bytes: documents.iter().map(|d| d.text.len() as u64).sum(),
+            documents,
+            description: String::new(),
+            sources: Vec::new(),
+            notes: Vec::new(),
+            hash: String::new(),
+        };
+        let split = TextSplit::new(&corpus, 0.3).unwrap();
+        let held_out: usize = split.validation.iter().map(|text| text.len()).sum();
+        let ends = split.validation.len();
+        let tokens = split.tokenize(&Tokenizer::Byte).unwrap();
+        let validation = Validation::new(tokens.validation, 7, None).unwrap();
+        on_every_device(|device| {
+            let mut model = DecoderConfig::new(257, 8, 2, 1).init(device).unwrap();
+            model.embedding.weight = Param::from_tensor(Tensor::zeros([257, 8], device));
+            for rows in [1, 3, 100] {
+                let score = score(&model, &validation, rows, device).unwrap();
+                assert_eq!(score.targets, (held_out + ends) as u64);
+                assert_eq!(score.bytes, held_out as u64);
+                assert!((score.loss() - 257f64.ln()).abs() < 1e-6);
+                let expected = 257f64.log2() * (held_out + ends) as f64 / held_out as f64;
+                assert!((score.bits_per_byte() - expected).abs() < 1e-5);
+            }
+        });
+    }
+}

@@ -35,13 +35,10 @@ pub struct Yardsticks {
     pub unigram: f64,
     /// Each byte by its share among those that follow the byte before it in the training text.
     pub bigram: f64,
-    /// zstd at level 19 with a 128 MiB window and long-distance matching, given the validation text alone. It falls as
-    /// the text grows, there being more to refer back to; compare it between runs only on the same text.
-    pub zstd: f64,
 }
 
 impl Yardsticks {
-    /// Fits the byte models to `train` and scores all three on `validation`.
+    /// Fits the byte models to `train` and scores both on `validation`.
     ///
     /// `validation` is the text behind the tokens the language model is scored on:
     /// [`Validation::text`](crate::data::Validation::text). `train` is read as one text, piece after piece; so is
@@ -53,7 +50,7 @@ impl Yardsticks {
     ///
     /// # Errors
     ///
-    /// `validation` is empty, or the compressor fails.
+    /// `validation` is empty.
     pub fn measure<T: AsRef<[u8]>>(train: &[T], validation: &[u8]) -> Result<Self, YardstickError> {
         let Some((&first, rest)) = validation.split_first() else {
             return Err(YardstickError::EmptyValidation);
@@ -75,7 +72,6 @@ impl Yardsticks {
         Ok(Self {
             unigram: (first + rest.iter().map(|&byte| one(byte)).sum::<f64>()) / bytes,
             bigram: (first + validation.windows(2).map(two).sum::<f64>()) / bytes,
-            zstd: 8.0 * compress(&[], validation)?.len() as f64 / bytes,
         })
     }
 }
@@ -139,7 +135,19 @@ impl Counts {
     }
 }
 
-/// Bits per byte of `validation` under zstd as in [`Yardsticks::zstd`], which is now also given the training text, up
+/// Bits per byte of `text` under zstd at level 19 with a 128 MiB window and long-distance matching, given `text` alone.
+///
+/// It falls as the text grows, there being more to refer back to, and rises when the text is cut to pieces. Give it
+/// whole documents, and compare it between runs only on the same text.
+///
+/// # Errors
+///
+/// `text` is empty, or the compressor fails.
+pub fn zstd_alone(text: &[u8]) -> Result<f64, YardstickError> {
+    zstd_primed::<&[u8]>(&[], text)
+}
+
+/// Bits per byte of `validation` under zstd as in [`zstd_alone`], which is now also given the training text, up
 /// to the last 128 MiB of it, as if it had just compressed that.
 ///
 /// This is the harder mark, since the language model has seen the training text too. It is not part of
@@ -264,15 +272,11 @@ mod tests {
     #[test]
     fn zstd_finds_repeats_and_nothing_in_noise() {
         let noise = noise(1 << 16);
-        let once = Yardsticks::measure::<&[u8]>(&[], &noise).unwrap().zstd;
+        let once = zstd_alone(&noise).unwrap();
         close(once, 8.0, 0.01);
-        let twice = Yardsticks::measure::<&[u8]>(&[], &noise.repeat(2))
-            .unwrap()
-            .zstd;
+        let twice = zstd_alone(&noise.repeat(2)).unwrap();
         close(twice, 4.0, 0.01);
-        let constant = Yardsticks::measure::<&[u8]>(&[], &[b'x'; 1 << 16])
-            .unwrap()
-            .zstd;
+        let constant = zstd_alone(&[b'x'; 1 << 16]).unwrap();
         assert!(constant < 0.01, "{constant}");
     }
 

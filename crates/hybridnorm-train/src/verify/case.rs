@@ -123,6 +123,8 @@ pub struct SchedulerSettings {
     pub name: String,
     pub t_warmup: u64,
     pub max_steps: u64,
+    #[serde(default)]
+    pub t_max: Option<u64>,
     pub alpha_f: f64,
     pub warmup_min_lr: Option<f64>,
 }

@@ -95,10 +95,10 @@ fn run_case(path: PathBuf, device: &Device) -> CaseReport {
         .to_string_lossy()
         .into_owned();
     let dir = CaseDir(path);
-    let checks = if name.starts_with("dense_") {
-        dense::run(&dir, device)
+    let run = if name.starts_with("dense_") {
+        dense::run
     } else if name.starts_with("micro_dense") {
-        micro::run(&dir, device)
+        micro::run
     } else {
         let reason = match name.split('_').next() {
             Some("moe") => "mixture-of-experts models come with hybridnorm-moe",
@@ -109,6 +109,12 @@ fn run_case(path: PathBuf, device: &Device) -> CaseReport {
             _ => "unknown kind of case; known are dense_* and micro_dense*",
         };
         return CaseReport::without_checks(&name, Outcome::Unsupported(reason.to_string()));
+    };
+    // A device that breaks down, or a file whose shapes are absurd, fails its case and not the whole report.
+    let checks = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(&dir, device)));
+    let Ok(checks) = checks else {
+        let reason = "panicked; the message stands above".to_string();
+        return CaseReport::without_checks(&name, Outcome::Failed(reason));
     };
     match checks {
         Ok(checks) => CaseReport::from_checks(&name, checks),

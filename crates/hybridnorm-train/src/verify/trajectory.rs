@@ -162,7 +162,7 @@ pub fn schedule(settings: &SchedulerSettings, peak: f64) -> Result<Schedule, Int
         floor: settings.alpha_f,
         warmup_from: settings.warmup_min_lr.unwrap_or(0.1 * peak),
         warmup: settings.t_warmup,
-        total: settings.max_steps,
+        total: settings.t_max.unwrap_or(settings.max_steps),
     })
 }
 
@@ -203,7 +203,7 @@ fn groups(reference: &Trajectory, config: &AdamWConfig, model: &Decoder) -> Chec
     let rule = config.groups();
     let ours: BTreeSet<String> = params(model)
         .iter()
-        .filter(|param| rule.decays(param))
+        .filter(|param| config.weight_decay != 0.0 && rule.decays(param))
         .map(|param| name_of(&param.path).map_or(param.path.clone(), |named| named.name))
         .collect();
     let theirs: BTreeSet<String> = reference

@@ -180,6 +180,33 @@ fn ctrl_c_ends_with_a_checkpoint() {
     assert_eq!(checkpoints.count(), 1);
 }
 
+/// A finished run that is resumed says so and keeps its results; damage in the newest checkpoint is told.
+#[test]
+fn a_finished_run_keeps_its_summary() {
+    let place = Place::new();
+    place.succeed("--config tiny.toml --out run");
+    let summary = || fs::read(place.path("run/summary.json")).unwrap();
+    let before = summary();
+    let out = place.succeed("--out run --resume");
+    assert!(out.contains("all 6 steps were done already"), "{out}");
+    assert!(before == summary());
+
+    let newest = place.path("run/checkpoints/step-6/model.safetensors");
+    let mut bytes = fs::read(&newest).unwrap();
+    bytes.push(0);
+    fs::write(&newest, bytes).unwrap();
+    let output = place
+        .command("generate --run run --prompt The --tokens 4")
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    let told = stderr(&output);
+    assert!(
+        told.contains("skipped") && told.contains("step-6"),
+        "{told}"
+    );
+}
+
 /// Killed five times, wherever it happens to be, and resumed each time: the bytes of a run left alone.
 #[cfg(unix)]
 #[test]

@@ -60,7 +60,7 @@ fn what_does_not_change_the_mathematics_may_change() {
         let mut config = tiny::config(4, 4);
         tiny::run_until(config.clone(), dir.path(), &device, 2).unwrap();
         config.training.checkpoint_every = 1;
-        config.training.micro_batch = 2;
+        config.training.keep_checkpoints = 2;
         tiny::run(config.clone(), dir.path(), &device, true).unwrap();
         assert_eq!(stored_config(dir.path()).unwrap(), config);
         assert!(dir.path().join("checkpoints/step-3").is_dir());

@@ -97,14 +97,18 @@ pub(super) fn adamw(
             })
             .collect::<Result<_, InteropError>>()?,
     };
+    let decays = |name: &String| {
+        let mut groups = case.groups.iter();
+        groups.any(|group| group.weight_decay != 0.0 && group.param_names.contains(name))
+    };
     let config = AdamWConfig {
         beta1: case.betas[0],
         beta2: case.betas[1],
         epsilon: case.eps,
         weight_decay: case.weight_decay,
         max_grad_norm: case.max_grad_norm,
-        decay_norm_and_bias: false,
-        decay_embeddings: false,
+        decay_norm_and_bias: norms.iter().any(|name| decays(name)),
+        decay_embeddings: embeddings.iter().any(|name| decays(name)),
     };
     let mut optimizer = AdamW::new(config.clone(), &bag);
     for AdamWStep {

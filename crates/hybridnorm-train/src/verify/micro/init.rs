@@ -95,8 +95,10 @@ fn compare_stats(what: String, values: &[f64], stats: &InitStats) -> Check {
     let std_error = (std - stats.std).abs() / (stats.std / n.sqrt());
     let largest = values.iter().fold(0f64, |m, x| m.max(x.abs())) / stats.std;
     let theirs = stats.max.max(-stats.min) / stats.std;
-    // At three deviations the parent's σ shows: nothing may lie beyond. Six are far out in the tail of a plain normal.
-    let beyond = if theirs < 3.05 && largest > 3.05 {
+    // Truncated at three deviations of the parent, 3.041 of what is left: nothing may lie beyond, give or take the
+    // error of the estimated deviation. Few values say nothing about a cut.
+    let cut = 3.041 * (1.0 + 6.0 / (2.0 * n).sqrt());
+    let beyond = if n >= 10_000.0 && theirs < cut && largest > cut {
         f64::INFINITY
     } else {
         0.0

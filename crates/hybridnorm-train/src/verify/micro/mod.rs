@@ -141,9 +141,9 @@ fn plain_init(d_model: usize) -> Result<Initializer, InteropError> {
 
 /// The refusal of a reference file that lacks a field.
 fn malformed(what: &str) -> InteropError {
-    InteropError::Unsupported {
-        field: what.to_string(),
-        value: "this file".to_string(),
-        reason: "a field is missing".to_string(),
+    InteropError::Format {
+        path: what.into(),
+        expected: "reference",
+        reason: "this part of it is missing or of another kind".to_string(),
     }
 }

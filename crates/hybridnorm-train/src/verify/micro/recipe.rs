@@ -59,6 +59,7 @@ fn schedules(tables: &[Value], checks: &mut Vec<Check>) -> Result<(), InteropErr
                 .as_u64()
                 .ok_or_else(|| malformed("t_warmup"))?,
             max_steps: total.ok_or_else(|| malformed("max_steps"))?,
+            t_max: None,
             alpha_f: number("alpha_f").ok_or_else(|| malformed("alpha_f"))?,
             warmup_min_lr: number("warmup_min_lr"),
         };
@@ -157,7 +158,7 @@ fn counts(full: &FullSize, checks: &mut Vec<Check>) -> Result<(), InteropError> 
             "postnorm" => "post-shifted",
             "hybridnorm" => "hybrid",
             "hybridnorm_star" => "hybrid-star",
-            other => other,
+            other => &other.replace('_', "-").replace("preqk", "pre-qk"),
         };
         let size = |key: &str| {
             full.config[key]
