@@ -107,8 +107,8 @@ pub(super) fn adamw(
         epsilon: case.eps,
         weight_decay: case.weight_decay,
         max_grad_norm: case.max_grad_norm,
-        decay_norm_and_bias: norms.iter().any(|name| decays(name)),
-        decay_embeddings: embeddings.iter().any(|name| decays(name)),
+        decay_norm_and_bias: norms.iter().any(decays),
+        decay_embeddings: embeddings.iter().any(decays),
     };
     let mut optimizer = AdamW::new(config.clone(), &bag);
     for AdamWStep {
