@@ -6,7 +6,7 @@ use super::flags::{DEFAULT_CORPUS_BYTES, Request, RunFlags};
 use crate::data::{Batches, Corpus, SplitRule, TextSplit, TokenSplit, TokenizedCorpus, Validation};
 use crate::engine::{BatchSource, RunDir, TrainError};
 use crate::error::Error;
-use crate::eval::yardstick::{Yardsticks, zstd_alone};
+use crate::eval::yardstick::Yardsticks;
 
 /// The evaluation at the end sees this many times the sequences of those before.
 const FINAL_EVALUATION: usize = 4;
@@ -21,10 +21,8 @@ pub(super) struct Prepared {
     /// Windows of the one at the end; the yardsticks speak of their text.
     pub last: Validation,
     pub yardsticks: Yardsticks,
-    /// The training text and the whole validation text, for the yardstick that takes its time.
+    /// The training text and the whole validation text, for the yardsticks that take their time.
     pub texts: [Vec<u8>; 2],
-    /// Bits per byte of the whole validation text under zstd.
-    pub zstd: f64,
 }
 
 /// What the plan and the summary say about the data.
@@ -121,7 +119,6 @@ impl Prepared {
             interval,
             last,
             yardsticks,
-            zstd: zstd_alone(&validation_text)?,
             texts: [split.train.concat().into_bytes(), validation_text],
         })
     }

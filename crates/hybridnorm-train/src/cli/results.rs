@@ -99,7 +99,7 @@ impl Results {
     pub(super) fn new(
         prepared: &Prepared,
         summary: &TrainSummary,
-        zstd_after_training_text: f64,
+        (zstd, zstd_after_training_text): (f64, f64),
         sample: Sample,
     ) -> Self {
         let request = &prepared.request;
@@ -126,7 +126,7 @@ impl Results {
                 bigram: prepared.yardsticks.bigram,
                 unigram: prepared.yardsticks.unigram,
                 bytes: prepared.last.bytes(),
-                zstd: prepared.zstd,
+                zstd,
                 zstd_after_training_text,
                 zstd_bytes: prepared.data.validation.bytes,
             },

@@ -15,7 +15,7 @@ use crate::engine::{
 };
 use crate::error::Error;
 use crate::eval::perplexity::{Score, score};
-use crate::eval::yardstick::zstd_primed;
+use crate::eval::yardstick::{zstd_alone, zstd_primed};
 use crate::run::RunConfig;
 
 pub(super) fn run(flags: &RunFlags, out: &mut impl Write) -> Result<(), Error> {
@@ -30,7 +30,9 @@ pub(super) fn run(flags: &RunFlags, out: &mut impl Write) -> Result<(), Error> {
     let run = prepared.request.out.clone();
     // Indexing the training text takes zstd some seconds: beside the training, not after it.
     let [train_text, text] = std::mem::take(&mut prepared.texts);
-    let primed = std::thread::spawn(move || zstd_primed(&[train_text], &text));
+    let compressor = std::thread::spawn(move || {
+        Ok::<_, Error>((zstd_alone(&text)?, zstd_primed(&[train_text], &text)?))
+    });
     let summary = train(TrainRequest {
         evaluate: Some(evaluator(&prepared, &config, &device)),
         config,
@@ -46,10 +48,10 @@ pub(super) fn run(flags: &RunFlags, out: &mut impl Write) -> Result<(), Error> {
         return Err(Error::Interrupted { step, steps, run });
     }
     let sample = results::sample(&prepared, &summary)?;
-    let primed = primed
+    let zstd = compressor
         .join()
         .map_err(|_| Error::Panicked("the zstd yardstick"))??;
-    let results = Results::new(&prepared, &summary, primed, sample);
+    let results = Results::new(&prepared, &summary, zstd, sample);
     if results.has_news() {
         results.save(&run)?;
     }
