@@ -8,9 +8,10 @@ use crate::error::ConfigError;
 use crate::feed_forward::{Activation, DenseFeedForward, DenseFeedForwardConfig, FeedForward};
 use crate::init::{InitConfig, Initializer};
 use crate::norm::NormStyle;
-use crate::pass::{Pass, Site};
+use crate::pass::Pass;
 use crate::placement::{LayerNorms, Placement, ResidualNorms};
 use crate::residual::Residual;
+use crate::trace::Branch;
 
 /// Configuration of one [`Block`] to be used in a model of your own.
 ///
@@ -190,12 +191,14 @@ impl<F: FeedForward> Block<F> {
     /// - input `[batch, seq, d_model]`
     /// - output `[batch, seq, d_model]`
     pub fn forward(&self, x: Tensor<3>, pass: &mut Pass<F::Report>) -> Tensor<3> {
-        let (attention, feed_forward) = (&self.attention, &self.feed_forward);
-        let y = self.attention_residual.wrap(x, |h| {
-            pass.tap(Site::Attention, |pass| attention.forward(h, pass))
-        });
-        self.feed_forward_residual.wrap(y, |h| {
-            pass.tap(Site::FeedForward, |pass| feed_forward.forward(h, pass))
-        })
+        let y = self
+            .attention_residual
+            .wrap(x, Branch::Attention, pass, |h, pass| {
+                self.attention.forward(h, pass)
+            });
+        self.feed_forward_residual
+            .wrap(y, Branch::FeedForward, pass, |h, pass| {
+                self.feed_forward.forward(h, pass)
+            })
     }
 }

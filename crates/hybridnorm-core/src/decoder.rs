@@ -13,8 +13,9 @@ use crate::error::{ConfigError, positive, positive_real};
 use crate::feed_forward::{Activation, DenseFeedForward, DenseFeedForwardConfig, FeedForward};
 use crate::init::{InitConfig, InitScheme, Initializer, Role};
 use crate::norm::{Norm, NormStyle};
-use crate::pass::{Pass, Site};
+use crate::pass::Pass;
 use crate::placement::Placement;
+use crate::trace::Op;
 
 /// Configuration of a [`Decoder`]. Unknown fields are refused when it is read from a file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -394,7 +395,8 @@ impl<F: FeedForward> Decoder<F> {
 
     /// As [`forward`](Self::forward), in a pass of the caller's: document masking, a cache, a trace.
     pub fn forward_in(&self, tokens: Tensor<2, Int>, pass: &mut Pass<F::Report>) -> Tensor<3> {
-        self.logits(self.hidden(tokens, pass))
+        let hidden = self.hidden(tokens, pass);
+        pass.keep(Op::Logits, self.logits(hidden))
     }
 
     /// The stream before the head.
@@ -408,21 +410,22 @@ impl<F: FeedForward> Decoder<F> {
         if let Some(scale) = self.embedding_scale {
             x = x * scale;
         }
+        x = pass.keep(Op::Embedding, x);
         if let Some(norm) = &self.embedding_norm {
-            x = norm.forward(x);
+            x = pass.keep(Op::EmbeddingNorm, norm.forward(x));
         }
-        x = pass.tap(Site::Embedding, |_| x);
-        for block in &self.blocks {
+        for (layer, block) in self.blocks.iter().enumerate() {
+            pass.enter_layer(Some(layer));
             x = block.forward(x, pass);
-            x = pass.tap(Site::Hidden, |_| x);
         }
+        pass.enter_layer(None);
         if let Some(cache) = pass.cache_mut() {
             cache.advance(seq);
         }
-        if let Some(norm) = &self.final_norm {
-            x = norm.forward(x);
+        match &self.final_norm {
+            Some(norm) => pass.keep(Op::FinalNorm, norm.forward(x)),
+            None => x,
         }
-        pass.tap(Site::FinalNorm, |_| x)
     }
 
     /// The head.

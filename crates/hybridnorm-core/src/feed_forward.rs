@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{ConfigError, positive};
 use crate::init::{Initializer, Role};
 use crate::pass::Pass;
+use crate::trace::Op;
 
 /// A feed-forward sublayer. `hybridnorm-moe` and a user's own layer plug into [`Block`](crate::Block) through it.
 pub trait FeedForward: Module {
@@ -108,26 +109,6 @@ pub struct DenseFeedForward {
 }
 
 impl DenseFeedForward {
-    /// # Shapes
-    /// - input `[batch, seq, d_model]`
-    /// - output `[batch, seq, d_model]`
-    pub fn apply(&self, x: Tensor<3>) -> Tensor<3> {
-        let h = self.input.forward(x);
-        let h = match self.activation {
-            Activation::SwiGlu => {
-                let (value, gate) = self.halves(h);
-                activation::silu(gate) * value
-            }
-            Activation::GeGlu => {
-                let (value, gate) = self.halves(h);
-                activation::gelu_approximate(gate) * value
-            }
-            Activation::Gelu => activation::gelu(h),
-            Activation::Relu => activation::relu(h),
-        };
-        self.output.forward(h)
-    }
-
     /// The non-linearity in use.
     pub fn activation(&self) -> Activation {
         self.activation
@@ -144,7 +125,20 @@ impl DenseFeedForward {
 impl FeedForward for DenseFeedForward {
     type Report = ();
 
-    fn forward(&self, x: Tensor<3>, _pass: &mut Pass<()>) -> Tensor<3> {
-        self.apply(x)
+    fn forward(&self, x: Tensor<3>, pass: &mut Pass<()>) -> Tensor<3> {
+        let h = pass.keep(Op::InputProjection, self.input.forward(x));
+        let h = match self.activation {
+            Activation::SwiGlu => {
+                let (value, gate) = self.halves(h);
+                activation::silu(gate) * value
+            }
+            Activation::GeGlu => {
+                let (value, gate) = self.halves(h);
+                activation::gelu_approximate(gate) * value
+            }
+            Activation::Gelu => activation::gelu(h),
+            Activation::Relu => activation::relu(h),
+        };
+        self.output.forward(pass.keep(Op::Activation, h))
     }
 }

@@ -42,8 +42,10 @@ mod names;
 pub mod norm;
 pub mod pass;
 pub mod placement;
+mod precision;
 pub mod presets;
 pub mod residual;
+pub mod trace;
 
 pub use attention::cache::KvCache;
 pub use attention::rope::RotaryConfig;
@@ -54,9 +56,10 @@ pub use error::ConfigError;
 pub use feed_forward::{Activation, DenseFeedForward, FeedForward};
 pub use init::{InitConfig, InitScheme};
 pub use norm::{Norm, NormConfig, NormKind, NormStyle};
-pub use pass::{Pass, Trace};
+pub use pass::Pass;
 pub use placement::{
     LayerNorms, NormSite, NormSpan, PLACEMENTS, Placement, QkvNormSites, ResidualNorms,
 };
 pub use presets::{PRESETS, Preset};
 pub use residual::Residual;
+pub use trace::Trace;

@@ -1,6 +1,8 @@
 //! Next-token cross-entropy and z-loss.
 
-use burn::tensor::{Bool, DType, FloatDType, Int, Tensor};
+use burn::tensor::{Bool, Int, Tensor};
+
+use crate::precision::at_least_f32;
 
 /// Losses of single tokens, in nats, before any average: conventions for the divisor differ (paper.md §3.4), so the
 /// caller picks one.
@@ -24,11 +26,7 @@ pub fn token_losses(
     ignored: Option<Tensor<1, Bool>>,
 ) -> TokenLosses {
     let [tokens, _] = logits.dims();
-    let logits = if logits.dtype() == DType::F64 {
-        logits
-    } else {
-        logits.cast(FloatDType::F32)
-    };
+    let logits = at_least_f32(logits);
     let max = logits.clone().detach().max_dim(1);
     let lse = (logits.clone() - max.clone()).exp().sum_dim(1).log() + max;
     let target = logits.gather(1, targets.reshape([tokens, 1]));

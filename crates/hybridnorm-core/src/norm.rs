@@ -9,10 +9,11 @@
 //! ```
 
 use burn::module::{Module, Param};
-use burn::tensor::{DType, Device, FloatDType, Tensor};
+use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{ConfigError, positive, positive_real};
+use crate::precision::at_least_f32;
 
 /// Which statistics a [`Norm`] removes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -137,11 +138,7 @@ impl Norm {
     /// - output `[.., d]`
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         let dtype = x.dtype();
-        let x = if dtype == DType::F64 {
-            x
-        } else {
-            x.cast(FloatDType::F32)
-        };
+        let x = at_least_f32(x);
         let x = match self.kind {
             NormKind::Rms => x,
             NormKind::Layer => {

@@ -5,6 +5,7 @@ use burn::tensor::{Bool, Device, Int, Tensor};
 use crate::attention::cache::KvCache;
 use crate::attention::mask;
 use crate::attention::rope::{RotaryConfig, RotaryTables};
+use crate::trace::{Branch, Op, Place, Trace};
 
 /// What a mask depends on: window, tokens before the first query, queries.
 type MaskKey = (Option<usize>, usize, usize);
@@ -27,7 +28,7 @@ enum Context {
 /// ```
 /// # use hybridnorm_core::Pass;
 /// let mut pass = Pass::<()>::causal();                // plain training
-/// let mut pass = Pass::<()>::causal().traced();       // and keep every layer's output
+/// let mut pass = Pass::<()>::causal().traced();       // and keep every value
 /// ```
 #[derive(Debug)]
 pub struct Pass<R = ()> {
@@ -35,33 +36,10 @@ pub struct Pass<R = ()> {
     masks: Vec<(MaskKey, Tensor<4, Bool>)>,
     rotary: Vec<(RotaryKey, RotaryTables)>,
     trace: Option<Trace>,
+    layer: Option<usize>,
+    branch: Option<Branch>,
     /// What the feed-forward layers reported, in layer order.
     pub reports: Vec<R>,
-}
-
-/// Every layer's output of one forward pass. All tensors are `[batch, seq, d_model]`.
-#[derive(Debug, Default)]
-pub struct Trace {
-    /// Input of block 0.
-    pub embedding: Option<Tensor<3>>,
-    /// Attention's output in each block, before the residual connection sees it.
-    pub attention: Vec<Tensor<3>>,
-    /// The feed-forward layer's output in each block, before the residual connection sees it.
-    pub feed_forward: Vec<Tensor<3>>,
-    /// Output of each block.
-    pub hidden: Vec<Tensor<3>>,
-    /// Output of the final norm.
-    pub final_norm: Option<Tensor<3>>,
-}
-
-/// A place of a [`Trace`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Site {
-    Embedding,
-    Attention,
-    FeedForward,
-    Hidden,
-    FinalNorm,
 }
 
 impl<R> Pass<R> {
@@ -91,18 +69,20 @@ impl<R> Pass<R> {
             masks: Vec::new(),
             rotary: Vec::new(),
             trace: None,
+            layer: None,
+            branch: None,
             reports: Vec::new(),
         }
     }
 
-    /// Keeps every layer's output, see [`into_trace`](Self::into_trace).
+    /// Keeps every value, see [`into_trace`](Self::into_trace).
     #[must_use]
     pub fn traced(mut self) -> Self {
         self.trace = Some(Trace::default());
         self
     }
 
-    /// The layers' outputs, if this pass was [`traced`](Self::traced).
+    /// The values, if this pass was [`traced`](Self::traced).
     pub fn into_trace(self) -> Option<Trace> {
         self.trace
     }
@@ -167,23 +147,27 @@ impl<R> Pass<R> {
         tables
     }
 
-    /// Runs a branch and keeps its output if this pass is traced.
-    pub(crate) fn tap(
-        &mut self,
-        site: Site,
-        branch: impl FnOnce(&mut Self) -> Tensor<3>,
-    ) -> Tensor<3> {
-        let y = branch(self);
+    /// Keeps `value` as the result of `op` if this pass is traced, and hands it on. A feed-forward layer of one's own does this with
+    /// what it wants verified.
+    pub fn keep<const D: usize>(&mut self, op: Op, value: Tensor<D>) -> Tensor<D> {
         if let Some(trace) = &mut self.trace {
-            let y = y.clone();
-            match site {
-                Site::Embedding => trace.embedding = Some(y),
-                Site::Attention => trace.attention.push(y),
-                Site::FeedForward => trace.feed_forward.push(y),
-                Site::Hidden => trace.hidden.push(y),
-                Site::FinalNorm => trace.final_norm = Some(y),
-            }
+            let place = Place {
+                layer: self.layer,
+                branch: self.branch,
+                op,
+            };
+            trace.push(place, value.clone());
         }
-        y
+        value
+    }
+
+    /// Says that a block begins, or with `None` that the last one has ended.
+    pub(crate) fn enter_layer(&mut self, layer: Option<usize>) {
+        (self.layer, self.branch) = (layer, None);
+    }
+
+    /// Says that a sublayer begins.
+    pub(crate) fn enter_branch(&mut self, branch: Branch) {
+        self.branch = Some(branch);
     }
 }

@@ -5,7 +5,9 @@ use burn::tensor::{Device, Tensor};
 
 use crate::error::ConfigError;
 use crate::norm::{Norm, NormStyle};
+use crate::pass::Pass;
 use crate::placement::ResidualNorms;
+use crate::trace::{Branch, Op};
 
 /// The residual connection around one sublayer `F`, with the norms and scales a placement puts there:
 ///
@@ -64,22 +66,32 @@ impl Residual {
         })
     }
 
-    /// Runs `branch` inside this residual connection.
+    /// Runs `sublayer` inside this residual connection.
     ///
     /// # Shapes
-    /// - input `[batch, seq, d_model]`; `branch` keeps that shape
+    /// - input `[batch, seq, d_model]`; `sublayer` keeps that shape
     /// - output `[batch, seq, d_model]`
-    pub fn wrap(&self, x: Tensor<3>, branch: impl FnOnce(Tensor<3>) -> Tensor<3>) -> Tensor<3> {
-        let s = apply(&self.stream, x);
-        let h = scale(apply(&self.input, s.clone()), self.input_scale);
-        let f = apply(&self.output, branch(h));
-        apply(&self.after, scale(s, self.alpha) + scale(f, self.beta))
+    pub fn wrap<R>(
+        &self,
+        x: Tensor<3>,
+        branch: Branch,
+        pass: &mut Pass<R>,
+        sublayer: impl FnOnce(Tensor<3>, &mut Pass<R>) -> Tensor<3>,
+    ) -> Tensor<3> {
+        pass.enter_branch(branch);
+        let s = apply(&self.stream, x, Op::StreamNorm, pass);
+        let h = apply(&self.input, s.clone(), Op::InputNorm, pass);
+        let f = sublayer(scale(h, self.input_scale), pass);
+        let f = pass.keep(Op::Output, f);
+        let f = apply(&self.output, f, Op::OutputNorm, pass);
+        let y = pass.keep(Op::Sum, scale(s, self.alpha) + scale(f, self.beta));
+        apply(&self.after, y, Op::AfterNorm, pass)
     }
 }
 
-fn apply(norm: &Option<Norm>, x: Tensor<3>) -> Tensor<3> {
+fn apply<R>(norm: &Option<Norm>, x: Tensor<3>, op: Op, pass: &mut Pass<R>) -> Tensor<3> {
     match norm {
-        Some(norm) => norm.forward(x),
+        Some(norm) => pass.keep(op, norm.forward(x)),
         None => x,
     }
 }

@@ -2,10 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
+use burn::tensor::Device;
 use hybridnorm_core::DecoderConfig;
 use hybridnorm_interop::official::{OfficialConfig, name_of};
 use hybridnorm_interop::{InteropError, TensorFile, load};
-use hybridnorm_testing::on_every_device;
+use hybridnorm_testing::every_device;
+use rstest::rstest;
+use rstest_reuse::apply;
 use safetensors::tensor::{Dtype, TensorView, serialize_to_file};
 
 fn write(folder: &Path, bytes: &[u8]) -> PathBuf {
@@ -124,49 +127,44 @@ fn official(case: &str) -> OfficialConfig {
     serde_json::from_value(case["model_config"].clone()).unwrap()
 }
 
-#[test]
-fn weights_of_another_model_are_refused_tensor_by_tensor() {
-    on_every_device(|device| {
-        let file =
-            TensorFile::open(reference("dense_qkvc_post").join("weights.safetensors")).unwrap();
-        let right = official("dense_qkvc_post").to_decoder().unwrap();
-        assert!(load(right.init(device).unwrap(), &file, name_of).is_ok());
-        let attempt = |config: DecoderConfig| {
-            let error = load(config.init(device).unwrap(), &file, name_of).unwrap_err();
-            error.to_string()
-        };
-        let error = attempt(DecoderConfig {
-            n_layers: 1,
-            ..right.clone()
-        });
-        assert!(
-            error.contains("blocks.1.att_proj.weight\" is left over"),
-            "{error}"
-        );
-        let error = attempt(DecoderConfig {
-            n_layers: 3,
-            ..right.clone()
-        });
-        assert!(
-            error.contains(
-                "blocks.2.att_proj.weight\" (for blocks.2.attention.qkv.weight) is missing"
-            ),
-            "{error}"
-        );
-        let error = attempt(DecoderConfig {
-            d_ff: 64,
-            ..right.clone()
-        });
-        assert!(error.contains("ff_proj.weight\" has shape"), "{error}");
-        let error = attempt(DecoderConfig {
-            placement: "pre".parse().unwrap(),
-            ..right
-        });
-        assert!(
-            error.contains("q_norm.weight\" is left over") && error.contains("attn_norm"),
-            "{error}"
-        );
+#[apply(every_device)]
+fn weights_of_another_model_are_refused_tensor_by_tensor(#[case] device: &Device) {
+    let file = TensorFile::open(reference("dense_qkvc_post").join("weights.safetensors")).unwrap();
+    let right = official("dense_qkvc_post").to_decoder().unwrap();
+    assert!(load(right.init(device).unwrap(), &file, name_of).is_ok());
+    let attempt = |config: DecoderConfig| {
+        let error = load(config.init(device).unwrap(), &file, name_of).unwrap_err();
+        error.to_string()
+    };
+    let error = attempt(DecoderConfig {
+        n_layers: 1,
+        ..right.clone()
     });
+    assert!(
+        error.contains("blocks.1.att_proj.weight\" is left over"),
+        "{error}"
+    );
+    let error = attempt(DecoderConfig {
+        n_layers: 3,
+        ..right.clone()
+    });
+    assert!(
+        error.contains("blocks.2.att_proj.weight\" (for blocks.2.attention.qkv.weight) is missing"),
+        "{error}"
+    );
+    let error = attempt(DecoderConfig {
+        d_ff: 64,
+        ..right.clone()
+    });
+    assert!(error.contains("ff_proj.weight\" has shape"), "{error}");
+    let error = attempt(DecoderConfig {
+        placement: "pre".parse().unwrap(),
+        ..right
+    });
+    assert!(
+        error.contains("q_norm.weight\" is left over") && error.contains("attn_norm"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -5,7 +5,7 @@
 pub mod checkpoint;
 pub mod cli;
 pub mod data;
-pub mod device;
+pub use hybridnorm_device as device;
 pub mod engine;
 pub mod error;
 pub mod eval;

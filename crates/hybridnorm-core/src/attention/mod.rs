@@ -18,6 +18,7 @@ use crate::init::{Initializer, Role};
 use crate::norm::NormStyle;
 use crate::pass::Pass;
 use crate::placement::QkvNormSites;
+use crate::trace::Op;
 use qkv_norm::{QkvNorms, apply};
 use rope::RotaryConfig;
 
@@ -187,6 +188,7 @@ impl Attention {
         if let Some(clip) = self.settings.clip_qkv {
             qkv = qkv.clamp(-clip, clip);
         }
+        let qkv = pass.keep(Op::QkvProjection, qkv);
         let qkv = qkv.reshape([batch, seq, h + 2 * k, d]);
         let query = qkv.clone().narrow(2, 0, h);
         let key = qkv.clone().narrow(2, h, k);
@@ -211,13 +213,13 @@ impl Attention {
         let [b, t, _, _] = query.dims();
         let device = query.device();
         // N(Q), N(K), N(V), each [B, heads, T, D]
-        let mut query = apply(&self.norms.query, query).swap_dims(1, 2);
-        let mut key = apply(&self.norms.key, key).swap_dims(1, 2);
-        let mut value = apply(&self.norms.value, value).swap_dims(1, 2);
+        let mut query = apply(&self.norms.query, query, Op::QueryNorm, pass).swap_dims(1, 2);
+        let mut key = apply(&self.norms.key, key, Op::KeyNorm, pass).swap_dims(1, 2);
+        let mut value = apply(&self.norms.value, value, Op::ValueNorm, pass).swap_dims(1, 2);
         if let Some(rope) = &self.settings.rope {
             let tables = pass.rotary(rope, d, t, &device);
-            query = tables.rotate(query);
-            key = tables.rotate(key);
+            query = pass.keep(Op::QueryRotation, tables.rotate(query));
+            key = pass.keep(Op::KeyRotation, tables.rotate(key));
         }
         let mask = pass.mask(self.settings.window, t, &device);
         if let Some(cache) = pass.cache_mut() {
@@ -230,9 +232,12 @@ impl Attention {
         if let Some(cap) = self.settings.softcap {
             scores = (scores / cap).tanh() * cap;
         }
+        let scores = pass.keep(Op::Scores, scores);
         let scores = scores.mask_fill(mask.expand([b, h, t, s]), f32::NEG_INFINITY);
-        let weights = activation::softmax(scores, 3).reshape([b, k, h / k * t, s]);
-        let context = weights.matmul(value).reshape([b, h, t, d]).swap_dims(1, 2);
-        apply(&self.norms.context, context).reshape([b, t, h * d])
+        let weights = pass.keep(Op::Softmax, activation::softmax(scores, 3));
+        let context = weights.reshape([b, k, h / k * t, s]).matmul(value);
+        let context = pass.keep(Op::Context, context.reshape([b, h, t, d]));
+        let context = context.swap_dims(1, 2);
+        apply(&self.norms.context, context, Op::ContextNorm, pass).reshape([b, t, h * d])
     }
 }

@@ -5,7 +5,9 @@ use burn::tensor::{Device, Tensor};
 
 use crate::error::ConfigError;
 use crate::norm::{Norm, NormStyle};
+use crate::pass::Pass;
 use crate::placement::{NormSite, NormSpan, QkvNormSites};
+use crate::trace::Op;
 
 /// One norm inside attention.
 #[derive(Module, Debug)]
@@ -88,9 +90,14 @@ impl QkvNorms {
 }
 
 /// `norm(x)`, or `x` where the site has no norm.
-pub(crate) fn apply(norm: &Option<HeadNorm>, x: Tensor<4>) -> Tensor<4> {
+pub(crate) fn apply<R>(
+    norm: &Option<HeadNorm>,
+    x: Tensor<4>,
+    op: Op,
+    pass: &mut Pass<R>,
+) -> Tensor<4> {
     match norm {
-        Some(norm) => norm.forward(x),
+        Some(norm) => pass.keep(op, norm.forward(x)),
         None => x,
     }
 }

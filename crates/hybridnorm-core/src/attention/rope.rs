@@ -2,10 +2,11 @@
 
 use core::ops::Range;
 
-use burn::tensor::{DType, Device, FloatDType, Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{ConfigError, positive_real};
+use crate::precision::at_least_f32;
 
 /// Rotary embedding settings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -142,14 +143,10 @@ impl RotaryTables {
     /// - output the same
     pub fn rotate(&self, x: Tensor<4>) -> Tensor<4> {
         let dtype = x.dtype();
-        let x = if dtype == DType::F64 {
-            x
-        } else {
-            x.cast(FloatDType::F32)
-        };
+        let x = at_least_f32(x);
+        let [cos, sin] = [&self.cos, &self.sin].map(|table| table.clone().cast(x.dtype()));
         let half = x.dims()[3] / 2;
         let (a, b) = (x.clone().narrow(3, 0, half), x.narrow(3, half, half));
-        let (cos, sin) = (self.cos.clone(), self.sin.clone());
         let turned_a = a.clone() * cos.clone() - b.clone() * sin.clone();
         let turned_b = b * cos + a * sin;
         Tensor::cat(vec![turned_a, turned_b], 3).cast(dtype)

@@ -317,7 +317,9 @@ fn device_help() -> String {
         .collect();
     let compiled_in = crate::device::compiled_in();
     one_of("Where to compute", names.iter().map(String::as_str))
-        + &format!(" [this build: {compiled_in}; default: the first of these]")
+        + &format!(
+            " [this build: {compiled_in}; default: the first of these that is on this machine]"
+        )
 }
 
 /// Most text the default corpus holds.

@@ -5,6 +5,7 @@
 //! 1 a failure while running, 2 something the user can put right, 130 a run that was interrupted and left a
 //! checkpoint.
 
+mod devices;
 mod flags;
 mod generate;
 mod placements;
@@ -21,6 +22,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
+pub use devices::{DevicesFlags, backends_page};
 pub use flags::RunFlags;
 pub use generate::GenerateFlags;
 pub use plan::PlanFlags;
@@ -52,8 +54,10 @@ pub enum Command {
     Plan(Box<PlanFlags>),
     /// Continue a prompt with a trained model
     Generate(GenerateFlags),
-    /// Hold this device against the authors' numbers: forward, every gradient, a 20-step trajectory
+    /// Certify a device against the authors' numbers and against flex: forward, every gradient, a 20-step trajectory
     Verify(VerifyFlags),
+    /// List the devices: what is compiled in, what was found, and what to do about the rest
+    Devices(DevicesFlags),
     /// List every norm placement with its equations, and every preset
     Placements,
 }
@@ -83,6 +87,7 @@ fn dispatch(cli: Cli, out: &mut impl Write) -> Result<(), Error> {
         Some(Command::Plan(flags)) => plan::run(&flags, out),
         Some(Command::Generate(flags)) => generate::run(&flags, out),
         Some(Command::Verify(flags)) => verify::run(&flags, out),
+        Some(Command::Devices(flags)) => devices::run(&flags, out),
         Some(Command::Placements) => placements::run(out),
     }
 }

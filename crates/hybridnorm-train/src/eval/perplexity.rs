@@ -103,15 +103,17 @@ fn batch_nats<F: FeedForward>(
 mod tests {
     use burn::module::Param;
     use hybridnorm_core::DecoderConfig;
-    use hybridnorm_testing::on_every_device;
+    use hybridnorm_testing::every_device;
+    use rstest::rstest;
+    use rstest_reuse::apply;
 
     use super::*;
     use crate::data::{Corpus, Document, TextSplit, Tokenizer};
 
     /// A model that knows nothing spends log2 V bits on every token, ends of documents included, and these are shared
     /// out over the bytes of the text.
-    #[test]
-    fn a_uniform_model_costs_the_logarithm_of_its_vocabulary() {
+    #[apply(every_device)]
+    fn a_uniform_model_costs_the_logarithm_of_its_vocabulary(#[case] device: &Device) {
         let texts = ["twelve bytes", "and sixteen more", "né", "x"];
         let documents: Vec<Document> = texts
             .iter()
@@ -136,17 +138,15 @@ mod tests {
         let ends = split.validation.len();
         let tokens = split.tokenize(&Tokenizer::Byte).unwrap();
         let validation = Validation::new(tokens.validation, 7, None).unwrap();
-        on_every_device(|device| {
-            let mut model = DecoderConfig::new(257, 8, 2, 1).init(device).unwrap();
-            model.embedding.weight = Param::from_tensor(Tensor::zeros([257, 8], device));
-            for rows in [1, 3, 100] {
-                let score = score(&model, &validation, rows, device).unwrap();
-                assert_eq!(score.targets, (held_out + ends) as u64);
-                assert_eq!(score.bytes, held_out as u64);
-                assert!((score.loss() - 257f64.ln()).abs() < 1e-6);
-                let expected = 257f64.log2() * (held_out + ends) as f64 / held_out as f64;
-                assert!((score.bits_per_byte() - expected).abs() < 1e-5);
-            }
-        });
+        let mut model = DecoderConfig::new(257, 8, 2, 1).init(device).unwrap();
+        model.embedding.weight = Param::from_tensor(Tensor::zeros([257, 8], device));
+        for rows in [1, 3, 100] {
+            let score = score(&model, &validation, rows, device).unwrap();
+            assert_eq!(score.targets, (held_out + ends) as u64);
+            assert_eq!(score.bytes, held_out as u64);
+            assert!((score.loss() - 257f64.ln()).abs() < 1e-6);
+            let expected = 257f64.log2() * (held_out + ends) as f64 / held_out as f64;
+            assert!((score.bits_per_byte() - expected).abs() < 1e-5);
+        }
     }
 }

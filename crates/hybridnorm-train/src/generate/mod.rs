@@ -166,31 +166,29 @@ pub fn generate<F: FeedForward>(
 #[cfg(test)]
 mod tests {
     use hybridnorm_core::DecoderConfig;
-    use hybridnorm_testing::on_every_device;
+    use hybridnorm_testing::every_device;
+    use rstest::rstest;
+    use rstest_reuse::apply;
 
     use super::*;
 
-    #[test]
-    fn the_cache_changes_nothing() {
-        on_every_device(|device| {
-            let model = DecoderConfig::new(40, 32, 4, 3).init(device).unwrap();
-            let with = greedy(&model, &[1, 2, 3], 12, true, 40).unwrap();
-            let without = greedy(&model, &[1, 2, 3], 12, false, 40).unwrap();
-            assert_eq!(with, without);
-            assert_eq!(with.len(), 12);
-        });
+    #[apply(every_device)]
+    fn the_cache_changes_nothing(#[case] device: &Device) {
+        let model = DecoderConfig::new(40, 32, 4, 3).init(device).unwrap();
+        let with = greedy(&model, &[1, 2, 3], 12, true, 40).unwrap();
+        let without = greedy(&model, &[1, 2, 3], 12, false, 40).unwrap();
+        assert_eq!(with, without);
+        assert_eq!(with.len(), 12);
     }
 
-    #[test]
-    fn a_text_may_outgrow_its_window() {
-        on_every_device(|device| {
-            let model = DecoderConfig::new(40, 32, 4, 1).init(device).unwrap();
-            let mut context = Context::new(&model, 8);
-            for id in 0..30 {
-                assert_eq!(context.feed(&[id]).unwrap().len(), 40);
-                assert!(context.held.len() <= 8);
-            }
-            assert_eq!(context.feed(&[1; 20]).unwrap().len(), 40);
-        });
+    #[apply(every_device)]
+    fn a_text_may_outgrow_its_window(#[case] device: &Device) {
+        let model = DecoderConfig::new(40, 32, 4, 1).init(device).unwrap();
+        let mut context = Context::new(&model, 8);
+        for id in 0..30 {
+            assert_eq!(context.feed(&[id]).unwrap().len(), 40);
+            assert!(context.held.len() <= 8);
+        }
+        assert_eq!(context.feed(&[1; 20]).unwrap().len(), 40);
     }
 }

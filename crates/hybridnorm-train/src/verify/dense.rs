@@ -1,57 +1,93 @@
 //! A `dense_*` case: logits, hidden states, loss, every gradient, greedy tokens.
 
-use burn::module::Module;
-use burn::optim::GradientsParams;
-use burn::tensor::{Device, Int, Tensor};
-use hybridnorm_core::loss::token_losses;
-use hybridnorm_core::{Decoder, DecoderConfig, Pass};
+use burn::module::{AutodiffModule, Module};
+use burn::tensor::Device;
+use hybridnorm_core::{Decoder, DecoderConfig};
 use hybridnorm_interop::official::name_of;
 use hybridnorm_interop::{Array, InteropError, TensorFile, load};
 
-use super::case::{CaseDir, DenseCase, Greedy};
+use super::case::{CaseDir, DenseCase, Greedy, Trajectory};
 use super::check::{Check, largest_difference};
-use super::trajectory;
-use super::values::{array_of, gradients};
+use super::record::{Record, Work};
 use crate::generate;
 
-/// Runs every check of the case in `dir`.
-///
-/// # Errors
-/// When the case cannot be read, or needs what is not implemented.
-pub fn run(dir: &CaseDir, device: &Device) -> Result<Vec<Check>, InteropError> {
-    let case: DenseCase = dir.json("case.json")?;
-    let config = case.model_config.to_decoder()?;
-    let weights = dir.tensors("weights.safetensors")?;
-    let inputs = dir.tensors("inputs.safetensors")?;
-    let expected = dir.tensors("expected.safetensors")?;
-    let training = device.clone().autodiff();
-    let model = load(config.init(&training)?, &weights, name_of)?;
+/// A case, read.
+pub struct Dense {
+    case: DenseCase,
+    config: DecoderConfig,
+    weights: TensorFile,
+    expected: TensorFile,
+    trajectory: Option<Trajectory>,
+    work: Work,
+}
 
-    let mut checks = vec![Check::exact(
-        "parameter count",
-        config.num_params()? == case.derived.n_params
-            && model.num_params() == case.derived.n_params,
-        format!(
-            "{} built, {} expected",
-            model.num_params(),
-            case.derived.n_params
-        ),
-    )];
-    let comparer = Comparer {
-        case: &case,
-        expected: &expected,
-    };
-    let tokens = inputs.array("input_ids")?;
-    comparer.forward(&model, &tokens, &training, &mut checks)?;
-    if let Some(greedy) = &case.greedy {
-        checks.extend(decode(&model.valid(), greedy, config.padded_vocab_size));
+impl Dense {
+    /// Reads the case in `dir`.
+    ///
+    /// # Errors
+    /// When it cannot be read, or needs what is not implemented.
+    pub fn read(dir: &CaseDir) -> Result<Self, InteropError> {
+        let case: DenseCase = dir.json("case.json")?;
+        let inputs = dir.tensors("inputs.safetensors")?;
+        let trajectory: Option<Trajectory> = match dir.has("trajectory.json") {
+            true => Some(dir.json("trajectory.json")?),
+            false => None,
+        };
+        let steps = trajectory
+            .as_ref()
+            .map(|trajectory| trajectory.work(inputs.array("batches")?));
+        Ok(Self {
+            config: case.model_config.to_decoder()?,
+            case,
+            weights: dir.tensors("weights.safetensors")?,
+            expected: dir.tensors("expected.safetensors")?,
+            trajectory,
+            work: Work {
+                tokens: inputs.array("input_ids")?,
+                trajectory: steps.transpose()?,
+            },
+        })
     }
-    if dir.has("trajectory.json") {
-        let batches = inputs.array("batches")?;
-        checks.extend(trajectory::run(dir, model, &tokens, &batches, &training)?);
+
+    /// What the case computes.
+    pub fn work(&self) -> &Work {
+        &self.work
     }
-    checks.push(layout(&config));
-    Ok(checks)
+
+    /// The case's model.
+    ///
+    /// # Errors
+    /// When its weights do not fit.
+    pub fn model(&self, device: &Device) -> Result<Decoder, InteropError> {
+        load(self.config.init(device)?, &self.weights, name_of)
+    }
+
+    /// What a device computed, against what the authors' code computed.
+    ///
+    /// # Errors
+    /// When the case lacks a tensor.
+    pub fn compare(&self, found: &Record, model: &Decoder) -> Result<Vec<Check>, InteropError> {
+        let (built, expected) = (model.num_params(), self.case.derived.n_params);
+        let mut checks = vec![Check::exact(
+            "parameter count",
+            self.config.num_params()? == expected && built == expected,
+            format!("{built} built, {expected} expected"),
+        )];
+        let comparer = Comparer {
+            case: &self.case,
+            expected: &self.expected,
+        };
+        comparer.forward(found, &mut checks)?;
+        if let Some(greedy) = &self.case.greedy {
+            let width = self.config.padded_vocab_size;
+            checks.extend(decode(&model.valid(), greedy, width));
+        }
+        if let Some(trajectory) = &self.trajectory {
+            checks.extend(trajectory.compare(found, model));
+        }
+        checks.push(layout(&self.config));
+        Ok(checks)
+    }
 }
 
 /// The configuration survives a round trip through its file format.
@@ -68,44 +104,22 @@ struct Comparer<'a> {
 
 impl Comparer<'_> {
     /// Logits, hidden states, losses and gradients on the case's inputs.
-    fn forward(
-        &self,
-        model: &Decoder,
-        tokens: &Array,
-        device: &Device,
-        checks: &mut Vec<Check>,
-    ) -> Result<(), InteropError> {
-        let ids = Tensor::<2, Int>::from_data(tokens.to_i64(), device);
-        let mut pass = Pass::causal().traced();
-        let logits = model.forward_in(ids.clone(), &mut pass);
-        let trace = pass.into_trace().unwrap_or_default();
-        if let Some(x) = trace.embedding {
-            checks.push(self.compare("hidden.embed", x)?);
+    fn forward(&self, found: &Record, checks: &mut Vec<Check>) -> Result<(), InteropError> {
+        for (name, value) in found.named() {
+            checks.push(self.compare(&name, value)?);
         }
-        for (site, layers) in [
-            ("attn_out", trace.attention),
-            ("ffn_out", trace.feed_forward),
-            ("hidden", trace.hidden),
-        ] {
-            for (layer, x) in layers.into_iter().enumerate() {
-                checks.push(self.compare(&format!("{site}.{layer}"), x)?);
-            }
+        let Some(losses) = found.losses else {
+            return Ok(());
+        };
+        for (name, loss) in [("loss", losses.mean), ("loss_train", losses.train)] {
+            let loss = Array {
+                shape: vec![1],
+                values: vec![loss],
+            };
+            checks.push(self.compare(name, Some(&loss))?);
         }
-        if let Some(x) = trace.final_norm {
-            checks.push(self.compare("hidden.ln_f", x)?);
-        }
-        checks.push(self.compare("logits", logits.clone())?);
-        if !self.expected.contains("loss") {
-            return Ok(()); // a single token has no next one
-        }
-        let (mean, train) = reference_losses(logits, ids);
-        checks.push(self.compare("loss", mean.clone())?);
-        checks.push(self.compare("loss_train", train)?);
-        let grads = GradientsParams::from_grads(mean.backward(), model);
-        let found = gradients(model, &grads);
-        for (path, grad) in &found {
-            let name = format!("grad.{path}");
-            checks.push(self.compare_array(&name, grad.as_ref())?);
+        for (path, grad) in &found.gradients {
+            checks.push(self.compare(&format!("grad.{path}"), grad.as_ref())?);
         }
         let missing: Vec<String> = self
             .expected
@@ -114,6 +128,7 @@ impl Comparer<'_> {
             .filter(|name| name.starts_with("grad."))
             .filter(|name| {
                 !found
+                    .gradients
                     .iter()
                     .any(|(path, _)| *name == format!("grad.{path}"))
             })
@@ -126,14 +141,10 @@ impl Comparer<'_> {
         Ok(())
     }
 
-    fn compare<const D: usize>(&self, name: &str, found: Tensor<D>) -> Result<Check, InteropError> {
-        self.compare_array(name, Some(&array_of(found)))
-    }
-
     /// Against the f64 value where there is one, otherwise the f32 one.
-    fn compare_array(&self, name: &str, found: Option<&Array>) -> Result<Check, InteropError> {
+    fn compare(&self, name: &str, found: Option<&Array>) -> Result<Check, InteropError> {
         let Some(found) = found else {
-            return Ok(Check::exact(name, false, "there is no such gradient"));
+            return Ok(Check::exact(name, false, "there is no such value"));
         };
         let single = self.expected.array(name)?;
         let double = format!("{name}64");
@@ -168,16 +179,6 @@ impl Comparer<'_> {
             _ => None,
         }
     }
-}
-
-/// (mean over the B·(T−1) targets, the official training loss: the same sum over B·T); paper.md §3.4.
-pub fn reference_losses(logits: Tensor<3>, ids: Tensor<2, Int>) -> (Tensor<1>, Tensor<1>) {
-    let [batch, seq, vocab] = logits.dims();
-    let targets = batch * (seq - 1);
-    let logits = logits.narrow(1, 0, seq - 1).reshape([targets, vocab]);
-    let next = ids.narrow(1, 1, seq - 1).reshape([targets]);
-    let sum = token_losses(logits, next, None).nll.sum();
-    (sum.clone() / targets as f64, sum / (batch * seq) as f64)
 }
 
 /// Greedy tokens with and without the cache, over the full width of the logits.

@@ -1,24 +1,72 @@
-//! `verify`: this device's numbers beside the authors' numbers.
+//! `verify`: a certificate that a device computes this project's models right.
 //!
-//! The judge is a folder of reference cases computed by the authors' PyTorch code (its README gives the format); a
-//! small set ships with the program.
+//! Two judges. A folder of reference cases computed by the authors' PyTorch code (its README gives the format; a small set ships with
+//! the program), and `flex`, which the same reference holds: beside it every value of the forward pass is compared, so that the first
+//! operation that goes wrong is named.
 
+mod agreement;
 mod case;
 mod check;
 mod dense;
 mod micro;
+mod record;
 mod report;
 mod trajectory;
 mod values;
+mod yardstick;
 
 use std::path::{Path, PathBuf};
 
-use burn::tensor::Device;
+use burn::tensor::{Device, TensorReadError};
+use hybridnorm_device::{DeviceError, DeviceSpec};
 use hybridnorm_interop::InteropError;
 
+pub use agreement::{Agreement, Divergence, Phase, Yardstick, compare, in_f64};
 use case::CaseDir;
 pub use check::{Check, FACTOR};
-pub use report::{CaseReport, Outcome, Report};
+pub use record::{Losses, Record, Step, TrajectoryWork, Work, record};
+pub use report::{CaseReport, Fusion, Outcome, Report};
+pub use yardstick::{YARDSTICK, demo};
+
+/// A device under verification.
+#[derive(Debug)]
+pub struct Subject {
+    /// Its name.
+    pub name: String,
+    /// The device, without autodiff.
+    pub device: Device,
+    /// The device it is held against; `None` where it is the yardstick itself, or that is not compiled in.
+    pub yardstick: Option<Device>,
+}
+
+impl Subject {
+    /// The device `spec`, held against `flex` where that is another one.
+    ///
+    /// # Errors
+    /// When it cannot be opened.
+    pub fn open(spec: DeviceSpec) -> Result<Self, DeviceError> {
+        Ok(Self::new(spec.to_string(), spec.open()?))
+    }
+
+    /// A device by any name, held against `flex` where that is another one.
+    pub fn new(name: String, device: Device) -> Self {
+        let yardstick = yardstick::device().filter(|flex| flex.clone().inner() != device);
+        Self {
+            name,
+            device,
+            yardstick,
+        }
+    }
+}
+
+/// Why a case could not be computed.
+#[derive(Debug, thiserror::Error)]
+enum CaseError {
+    #[error(transparent)]
+    Interop(#[from] InteropError),
+    #[error("the device failed: {0}")]
+    Device(#[from] TensorReadError),
+}
 
 /// The set of cases that ships with the source: found from the repository that this program was built in, or in a
 /// folder `reference` beside the program.
@@ -40,25 +88,32 @@ pub fn shipped_reference() -> Result<PathBuf, InteropError> {
         })
 }
 
-/// Runs every case in `reference` on `device`, telling `each` of every case as it ends.
+/// Runs every case in `reference` on the subject, telling `each` of every case as it ends.
 ///
-/// `reference` is a folder of cases, or a single case.
+/// `reference` is a folder of cases, or a single case. A folder is followed by the `demo` preset, which has no reference and is held
+/// against the yardstick alone.
 ///
 /// # Errors
 /// When the folder cannot be read or holds no case.
 pub fn run(
     reference: &Path,
-    device: &Device,
-    device_name: &str,
+    subject: &Subject,
     mut each: impl FnMut(&CaseReport),
 ) -> Result<Report, InteropError> {
     let mut cases = Vec::new();
-    for dir in case_dirs(reference)? {
-        let case = run_case(dir, device);
+    let mut push = |case: CaseReport| {
         each(&case);
         cases.push(case);
+    };
+    let dirs = case_dirs(reference)?;
+    let folder = dirs.iter().any(|dir| dir != reference);
+    for dir in dirs {
+        push(run_case(dir, subject));
     }
-    Ok(Report::new(device_name.to_string(), cases))
+    if let Some(flex) = subject.yardstick.as_ref().filter(|_| folder) {
+        push(guarded("preset demo", || demo_case(&subject.device, flex)));
+    }
+    Ok(Report::new(subject.name.clone(), cases))
 }
 
 /// The case folders, by name.
@@ -88,39 +143,74 @@ fn case_dirs(reference: &Path) -> Result<Vec<PathBuf>, InteropError> {
     Ok(dirs)
 }
 
-fn run_case(path: PathBuf, device: &Device) -> CaseReport {
+fn run_case(path: PathBuf, subject: &Subject) -> CaseReport {
     let name = path
         .file_name()
         .unwrap_or_default()
         .to_string_lossy()
         .into_owned();
     let dir = CaseDir(path);
-    let run = if name.starts_with("dense_") {
-        dense::run
-    } else if name.starts_with("micro_dense") {
-        micro::run
-    } else {
-        let reason = match name.split('_').next() {
-            Some("moe") => "mixture-of-experts models come with hybridnorm-moe",
-            Some("hf") => "Hugging Face architectures are not imported yet",
-            _ if name.starts_with("micro_moe") => {
-                "mixture-of-experts layers come with hybridnorm-moe"
-            }
-            _ => "unknown kind of case; known are dense_* and micro_dense*",
-        };
-        return CaseReport::without_checks(&name, Outcome::Unsupported(reason.to_string()));
-    };
-    // A device that breaks down, or a file whose shapes are absurd, fails its case and not the whole report.
-    let checks = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(&dir, device)));
-    let Ok(checks) = checks else {
-        let reason = "panicked; the message stands above".to_string();
-        return CaseReport::without_checks(&name, Outcome::Failed(reason));
-    };
-    match checks {
-        Ok(checks) => CaseReport::from_checks(&name, checks),
-        Err(error @ InteropError::Unsupported { .. }) => {
-            CaseReport::without_checks(&name, Outcome::Unsupported(error.to_string()))
-        }
-        Err(error) => CaseReport::without_checks(&name, Outcome::Failed(error.to_string())),
+    if name.starts_with("dense_") {
+        return guarded(&name, || dense_case(&dir, subject));
     }
+    if name.starts_with("micro_dense") {
+        return guarded(&name, || Ok((micro::run(&dir, &subject.device)?, None)));
+    }
+    let reason = match name.split('_').next() {
+        Some("moe") => "mixture-of-experts models come with hybridnorm-moe",
+        Some("hf") => "Hugging Face architectures are not imported yet",
+        _ if name.starts_with("micro_moe") => "mixture-of-experts layers come with hybridnorm-moe",
+        _ => "unknown kind of case; known are dense_* and micro_dense*",
+    };
+    CaseReport::without_checks(&name, Outcome::Unsupported(reason.to_string()))
+}
+
+type Judged = (Vec<Check>, Option<Agreement>);
+
+/// Against the authors' numbers, and against the yardstick.
+fn dense_case(dir: &CaseDir, subject: &Subject) -> Result<Judged, CaseError> {
+    let case = dense::Dense::read(dir)?;
+    let device = subject.device.clone().autodiff();
+    let model = case.model(&device)?;
+    let found = record(model.clone(), case.work(), &device)?;
+    let checks = case.compare(&found, &model)?;
+    let agreement = match &subject.yardstick {
+        Some(flex) => {
+            let build = |device: &Device| case.model(device).map_err(CaseError::from);
+            let yardstick = yardstick::measure(case.work(), flex, build)?;
+            Some(compare(&found, &yardstick))
+        }
+        None => None,
+    };
+    Ok((checks, agreement))
+}
+
+/// Against the yardstick alone; both start from the same seed.
+fn demo_case(device: &Device, flex: &Device) -> Result<Judged, CaseError> {
+    let (config, work) = yardstick::demo().map_err(InteropError::from)?;
+    let build = |device: &Device| {
+        let model = config.init(device).map_err(InteropError::from);
+        model.map_err(CaseError::from)
+    };
+    let device = device.clone().autodiff();
+    let model = build(&device)?;
+    let same = values::parameters(&model) == values::parameters(&build(flex)?);
+    let checks = vec![Check::exact("the same initial parameters", same, "")];
+    let found = record(model, &work, &device)?;
+    let yardstick = yardstick::measure(&work, flex, build)?;
+    Ok((checks, Some(compare(&found, &yardstick))))
+}
+
+/// A device that breaks down, or a file whose shapes are absurd, fails its case and not the whole report.
+fn guarded(name: &str, case: impl FnOnce() -> Result<Judged, CaseError>) -> CaseReport {
+    let judged = std::panic::catch_unwind(std::panic::AssertUnwindSafe(case));
+    let outcome = match judged {
+        Ok(Ok((checks, agreement))) => return CaseReport::judged(name, checks, agreement),
+        Ok(Err(CaseError::Interop(error @ InteropError::Unsupported { .. }))) => {
+            Outcome::Unsupported(error.to_string())
+        }
+        Ok(Err(error)) => Outcome::Failed(error.to_string()),
+        Err(_) => Outcome::Failed("panicked; the message stands above".to_string()),
+    };
+    CaseReport::without_checks(name, outcome)
 }

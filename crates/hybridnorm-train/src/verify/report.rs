@@ -1,8 +1,12 @@
 //! What a verification found, for people and for machines.
 
-use serde::Serialize;
+use core::fmt;
 
+use serde::{Deserialize, Serialize};
+
+use super::agreement::Agreement;
 use super::check::Check;
+use super::yardstick::YARDSTICK;
 
 /// How a case ended.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -16,7 +20,7 @@ pub enum Outcome {
     Unsupported(String),
 }
 
-/// One reference case.
+/// One reference case, or a model that only the yardstick judges.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct CaseReport {
     /// The case's folder.
@@ -24,27 +28,36 @@ pub struct CaseReport {
     /// How it ended.
     #[serde(flatten)]
     pub outcome: Outcome,
-    /// Number of comparisons made.
+    /// Number of comparisons with the reference.
     pub checks: usize,
-    /// The comparison that came closest to its tolerance, or passed it furthest.
+    /// The one that came closest to its tolerance, or passed it furthest.
     pub worst: Option<Check>,
-    /// The comparisons that failed.
+    /// Those that failed, in the order of the computation.
     pub failures: Vec<Check>,
+    /// The comparison with the yardstick.
+    pub agreement: Option<Agreement>,
 }
 
 impl CaseReport {
     /// The report of a case whose checks were all made.
-    pub fn from_checks(name: &str, checks: Vec<Check>) -> Self {
+    pub fn judged(name: &str, checks: Vec<Check>, agreement: Option<Agreement>) -> Self {
         let count = checks.len();
         let worst = checks
             .iter()
             .max_by(|a, b| a.share().total_cmp(&b.share()))
             .cloned();
         let failures: Vec<Check> = checks.into_iter().filter(|check| !check.passed).collect();
-        let outcome = match (count, failures.len()) {
-            (0, _) => Outcome::Failed("nothing could be compared".to_string()),
-            (_, 0) => Outcome::Passed,
-            (_, n) => Outcome::Failed(format!("{n} of {count} checks")),
+        let divergence = agreement.as_ref().and_then(|a| a.first.as_ref());
+        let outcome = match (count, failures.len(), divergence) {
+            (0, ..) => Outcome::Failed("nothing could be compared".to_string()),
+            (_, 0, None) => Outcome::Passed,
+            (_, 0, Some(first)) => {
+                Outcome::Failed(format!("differs from {YARDSTICK}, first in {first}"))
+            }
+            (_, n, None) => Outcome::Failed(format!("{n} of {count} checks")),
+            (_, n, Some(first)) => Outcome::Failed(format!(
+                "{n} of {count} checks; differs from {YARDSTICK}, first in {first}"
+            )),
         };
         Self {
             name: name.to_string(),
@@ -52,6 +65,7 @@ impl CaseReport {
             checks: count,
             worst,
             failures,
+            agreement,
         }
     }
 
@@ -63,18 +77,20 @@ impl CaseReport {
             checks: 0,
             worst: None,
             failures: Vec::new(),
+            agreement: None,
         }
     }
 }
 
-impl core::fmt::Display for CaseReport {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+impl fmt::Display for CaseReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             name,
             outcome,
             checks,
             worst,
             failures,
+            agreement,
         } = self;
         match outcome {
             Outcome::Passed => write!(f, "ok           {name}: {checks} checks")?,
@@ -83,6 +99,13 @@ impl core::fmt::Display for CaseReport {
         }
         if let Some(worst) = worst {
             write!(f, "; largest {worst}")?;
+        }
+        if let Some(agreement) = agreement {
+            let Agreement { checks, failed, .. } = agreement;
+            match failed {
+                0 => write!(f, "; {checks} values agree with {YARDSTICK}")?,
+                _ => write!(f, "; {failed} of {checks} values differ from {YARDSTICK}")?,
+            }
         }
         for check in failures.iter().take(12) {
             write!(f, "\n             {check}")?;
@@ -94,8 +117,8 @@ impl core::fmt::Display for CaseReport {
     }
 }
 
-impl core::fmt::Display for Check {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+impl fmt::Display for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             what,
             error,
@@ -112,11 +135,27 @@ impl core::fmt::Display for Check {
     }
 }
 
+/// Whether kernels were fused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fusion {
+    /// The device compiles no kernels, or this build has no fusion.
+    NotCompiledIn,
+    /// They were.
+    On,
+    /// They could have been.
+    Off,
+}
+
 /// All cases of a reference folder.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Report {
     /// The device that was verified.
     pub device: String,
+    /// Whether kernels were fused.
+    pub fusion: Fusion,
+    /// Whether the device passed every case that this version can run.
+    pub certified: bool,
     /// Cases that passed.
     pub passed: usize,
     /// Cases that failed.
@@ -133,34 +172,103 @@ impl Report {
         let count = |wanted: fn(&Outcome) -> bool| {
             cases.iter().filter(|case| wanted(&case.outcome)).count()
         };
+        let (passed, failed) = (
+            count(|o| matches!(o, Outcome::Passed)),
+            count(|o| matches!(o, Outcome::Failed(_))),
+        );
         Self {
             device,
-            passed: count(|o| matches!(o, Outcome::Passed)),
-            failed: count(|o| matches!(o, Outcome::Failed(_))),
+            fusion: Fusion::NotCompiledIn,
+            certified: failed == 0 && passed > 0,
+            passed,
+            failed,
             unsupported: count(|o| matches!(o, Outcome::Unsupported(_))),
             cases,
         }
     }
+
+    /// The comparison that came closest to its tolerance: with the reference, and with the yardstick.
+    fn closest(&self) -> [Option<(&str, &Check)>; 2] {
+        let reference = self.cases.iter().map(|c| (c, c.worst.as_ref()));
+        let yardstick = self
+            .cases
+            .iter()
+            .map(|c| (c, c.agreement.as_ref().and_then(|a| a.worst.as_ref())));
+        fn largest<'a>(
+            checks: impl Iterator<Item = (&'a CaseReport, Option<&'a Check>)>,
+        ) -> Option<(&'a str, &'a Check)> {
+            checks
+                .filter_map(|(case, check)| Some((case.name.as_str(), check?)))
+                .max_by(|a, b| a.1.share().total_cmp(&b.1.share()))
+        }
+        [largest(reference), largest(yardstick)]
+    }
 }
 
-impl core::fmt::Display for Report {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+/// The verdict, a line for each judge.
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             device,
+            fusion,
             passed,
             failed,
             unsupported,
             cases,
+            ..
         } = self;
         let checks: usize = cases.iter().map(|case| case.checks).sum();
-        let verdict = if *failed == 0 {
-            "computes the authors' numbers"
-        } else {
-            "does NOT compute the authors' numbers"
+        let agreements: Vec<&Agreement> = cases
+            .iter()
+            .filter_map(|case| case.agreement.as_ref())
+            .collect();
+        let [reference, yardstick] = self.closest();
+        let closest = |closest: Option<(&str, &Check)>| match closest {
+            Some((case, check)) => {
+                format!(
+                    "; closest to its limit, {:.2} of it: {} in {case}",
+                    check.share(),
+                    check.what
+                )
+            }
+            None => String::new(),
+        };
+        writeln!(f)?;
+        match fusion {
+            Fusion::NotCompiledIn => writeln!(f, "device       {device}")?,
+            Fusion::On => writeln!(f, "device       {device}, kernels fused")?,
+            Fusion::Off => writeln!(f, "device       {device}, kernels not fused")?,
+        }
+        writeln!(f, "authors      {checks} checks{}", closest(reference))?;
+        match agreements.is_empty() {
+            true => writeln!(
+                f,
+                "{YARDSTICK:<13}not compared: it is this device, or not compiled in"
+            )?,
+            false => {
+                let values: usize = agreements.iter().map(|a| a.checks).sum();
+                let models = agreements.len();
+                writeln!(
+                    f,
+                    "{YARDSTICK:<13}{values} values of {models} models{}",
+                    closest(yardstick)
+                )?;
+            }
+        }
+        let divergence = cases.iter().find_map(|case| {
+            let first = case.agreement.as_ref()?.first.as_ref()?;
+            Some((&case.name, first))
+        });
+        if let Some((case, first)) = divergence {
+            writeln!(f, "differs      first in {case}, {first}")?;
+        }
+        let verdict = match self.certified {
+            true => "computes the authors' numbers",
+            false => "does NOT compute the authors' numbers",
         };
         write!(
             f,
-            "{device} {verdict}: {checks} checks; {passed} passed, {failed} failed, {unsupported} unsupported"
+            "verdict      {device} {verdict}: {checks} checks; {passed} passed, {failed} failed, {unsupported} unsupported"
         )
     }
 }

@@ -2,117 +2,90 @@
 
 use std::collections::BTreeSet;
 
-use burn::optim::GradientsParams;
-use burn::tensor::{Device, Int, Tensor};
 use hybridnorm_core::Decoder;
 use hybridnorm_interop::official::name_of;
 use hybridnorm_interop::{Array, InteropError};
 
-use super::case::{CaseDir, Digest, OptimizerSettings, SchedulerSettings, StepRecord, Trajectory};
+use super::case::{Digest, OptimizerSettings, SchedulerSettings, StepRecord, Trajectory};
 use super::check::{Check, FACTOR};
-use super::dense::reference_losses;
-use super::values::{parameters, values_of};
-use crate::recipe::{
-    AdamW, AdamWConfig, GradientNorms, Schedule, ScheduleShape, clip_coefficient, params,
-};
+use super::record::{Record, TrajectoryWork};
+use crate::recipe::{AdamWConfig, Schedule, ScheduleShape, params};
 
-/// Repeats the trajectory in `dir` from `model`'s weights.
-///
-/// # Errors
-/// When the trajectory cannot be read, or uses a schedule that is not implemented.
-pub fn run(
-    dir: &CaseDir,
-    mut model: Decoder,
-    inputs: &Array,
-    batches: &Array,
-    device: &Device,
-) -> Result<Vec<Check>, InteropError> {
-    let reference: Trajectory = dir.json("trajectory.json")?;
-    let config = optimizer(&reference.optimizer);
-    let schedule = schedule(&reference.scheduler, reference.optimizer.peak_lr)?;
-    let mut checks = vec![groups(&reference, &config, &model)];
-    let mut adamw = AdamW::new(config.clone(), &model);
-    let batches = Tensor::<3, Int>::from_data(batches.to_i64(), device);
-    let own = OwnErrors::of(&reference.steps);
-    for record in &reference.steps {
-        let at = format!("step {}", record.step);
-        let ids: Tensor<2, Int> = batches
-            .clone()
-            .narrow(0, record.step as usize - 1, 1)
-            .squeeze_dim(0);
-        let (mean, train) = reference_losses(model.forward(ids.clone()), ids);
-        let losses = values_of(Tensor::cat(vec![mean, train.clone()], 0));
-        let grads = GradientsParams::from_grads(train.backward(), &model);
-        let norm = GradientNorms::measure(&grads, &model)
-            .map_err(|error| failed(dir, &error.to_string()))?
-            .global();
-        let clip = clip_coefficient(norm, config.max_grad_norm);
-        let lr = schedule.at(record.step);
-        checks.extend([
-            number(
-                "trajectory loss_mean",
-                &at,
-                losses[0],
-                record.loss_mean64,
-                own.loss,
-            ),
-            number(
-                "trajectory loss_train",
-                &at,
-                losses[1],
-                record.loss_train64,
-                own.loss,
-            ),
-            number(
-                "trajectory grad_norm",
-                &at,
-                norm,
-                record.grad_norm64,
-                own.norm,
-            ),
-            number(
-                "trajectory clip_coef",
-                &at,
-                clip,
-                record.clip_coef64,
-                own.clip,
-            ),
-            Check::new(
+impl Trajectory {
+    /// The trajectory to be computed on `batches`, `[steps, batch, seq]`.
+    ///
+    /// # Errors
+    /// When it uses a schedule that is not implemented.
+    pub fn work(&self, batches: Array) -> Result<TrajectoryWork, InteropError> {
+        Ok(TrajectoryWork {
+            batches,
+            optimizer: optimizer(&self.optimizer),
+            schedule: schedule(&self.scheduler, self.optimizer.peak_lr)?,
+            keep: self.weights_after_step.keys().copied().collect(),
+        })
+    }
+
+    /// What a device computed, against what the authors' code computed.
+    pub fn compare(&self, found: &Record, model: &Decoder) -> Vec<Check> {
+        let mut checks = vec![groups(self, &optimizer(&self.optimizer), model)];
+        checks.push(Check::exact(
+            "trajectory steps",
+            found.steps.len() == self.steps.len(),
+            format!("{} of {}", found.steps.len(), self.steps.len()),
+        ));
+        let own = OwnErrors::of(&self.steps);
+        for (record, step) in self.steps.iter().zip(&found.steps) {
+            let at = format!("step {}", record.step);
+            for (what, found, expected, own) in [
+                ("loss_mean", step.losses.mean, record.loss_mean64, own.loss),
+                (
+                    "loss_train",
+                    step.losses.train,
+                    record.loss_train64,
+                    own.loss,
+                ),
+                ("grad_norm", step.grad_norm, record.grad_norm64, own.norm),
+                ("clip_coef", step.clip, record.clip_coef64, own.clip),
+            ] {
+                checks.push(number(
+                    &format!("trajectory {what}"),
+                    &at,
+                    found,
+                    expected,
+                    own,
+                ));
+            }
+            checks.push(Check::new(
                 "trajectory lr",
-                (lr - record.lr).abs(),
+                (step.lr - record.lr).abs(),
                 1e-12 * record.lr.abs(),
                 &at,
-            ),
-        ]);
-        model = adamw.step(model, grads, lr, clip);
-        if let Some(digests) = reference.weights_after_step.get(&record.step) {
-            for (name, array) in parameters(&model) {
-                checks.push(match digests.get(&name) {
+            ));
+        }
+        for (step, digests) in &self.weights_after_step {
+            for (name, array) in found.parameters.get(step).into_iter().flatten() {
+                checks.push(match digests.get(name) {
                     Some(digest) => {
-                        let own = reference.own_error(&name);
-                        compare_digest(&name, record.step, &array.values, digest, own)
+                        compare_digest(name, *step, &array.values, digest, self.own_error(name))
                     }
                     None => Check::exact(
-                        format!("{name} after step {}", record.step),
+                        format!("{name} after step {step}"),
                         false,
                         "not in the reference",
                     ),
                 });
             }
         }
+        let (single, double) = (
+            self.loss_mean_on_input_ids_after_20_steps,
+            self.loss_mean_on_input_ids_after_20_steps64,
+        );
+        let own = own.loss.max((single - double).abs());
+        let last = found.last_loss.unwrap_or(f64::NAN);
+        checks.push(number("loss after the trajectory", "", last, double, own));
+        checks
     }
-    let ids = Tensor::<2, Int>::from_data(inputs.to_i64(), device);
-    let (mean, _) = reference_losses(model.forward(ids.clone()), ids);
-    let found = values_of(mean)[0];
-    let double = reference.loss_mean_on_input_ids_after_20_steps64;
-    let own = own
-        .loss
-        .max((reference.loss_mean_on_input_ids_after_20_steps - double).abs());
-    checks.push(number("loss after the trajectory", "", found, double, own));
-    Ok(checks)
-}
 
-impl Trajectory {
     /// The reference's own f32 error on a parameter, the largest over all recorded steps. Where a gradient is nearly
     /// zero (a key bias, say) Adam divides noise by noise, and the error of a single step is itself noise.
     fn own_error(&self, name: &str) -> f64 {
@@ -250,13 +223,5 @@ fn compare_digest(name: &str, step: u64, found: &[f64], digest: &Digest, own: f6
         whole
     } else {
         check
-    }
-}
-
-fn failed(dir: &CaseDir, reason: &str) -> InteropError {
-    InteropError::Format {
-        path: dir.0.clone(),
-        expected: "reference",
-        reason: reason.to_string(),
     }
 }

@@ -4,12 +4,15 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
+use burn::tensor::Device;
+use hybridnorm_testing::any_device;
+use hybridnorm_testing::every_device;
 use hybridnorm_train::checkpoint::{CheckpointError, load_model};
 use hybridnorm_train::engine::{BatchSource, TrainError, train};
 use rstest::rstest;
+use rstest_reuse::apply;
 use tempfile::TempDir;
 
-use crate::devices;
 use crate::tiny;
 
 fn truncate(file: &Path) {
@@ -45,62 +48,57 @@ fn a_damaged_generation_is_named_and_skipped(
     file: &str,
     #[values(truncate, flip, empty, delete)] damage: fn(&Path),
 ) {
-    for device in devices() {
-        let dir = TempDir::new().unwrap();
-        let config = tiny::config(6, 4);
-        tiny::run(config.clone(), dir.path(), &device, false).unwrap();
-        let expected = tiny::hash(dir.path(), 6, "model.safetensors");
-        let newest = dir.path().join("checkpoints/step-6");
-        damage(&newest.join(file));
-        let error = load_model(&newest, &config.model, &device).unwrap_err();
-        let named = error.to_string();
-        assert!(named.contains(file) || file == "manifest.json", "{named}");
-        assert!(!named.contains('\n'), "{named}");
+    let device = &any_device();
+    let dir = TempDir::new().unwrap();
+    let config = tiny::config(6, 4);
+    tiny::run(config.clone(), dir.path(), device, false).unwrap();
+    let expected = tiny::hash(dir.path(), 6, "model.safetensors");
+    let newest = dir.path().join("checkpoints/step-6");
+    damage(&newest.join(file));
+    let error = load_model(&newest, &config.model, device).unwrap_err();
+    let named = error.to_string();
+    assert!(named.contains(file) || file == "manifest.json", "{named}");
+    assert!(!named.contains('\n'), "{named}");
 
-        let resumed = tiny::run(config, dir.path(), &device, true).unwrap();
-        assert_eq!(resumed.resumed_from, Some(4));
-        assert_eq!(tiny::hash(dir.path(), 6, "model.safetensors"), expected);
-        assert_eq!(tiny::steps(dir.path()).len(), 6);
-    }
+    let resumed = tiny::run(config, dir.path(), device, true).unwrap();
+    assert_eq!(resumed.resumed_from, Some(4));
+    assert_eq!(tiny::hash(dir.path(), 6, "model.safetensors"), expected);
+    assert_eq!(tiny::steps(dir.path()).len(), 6);
 }
 
-#[test]
-fn a_crash_in_the_middle_of_a_save_leaves_the_generation_before_it() {
-    for device in devices() {
-        let dir = TempDir::new().unwrap();
-        let config = tiny::config(6, 4);
-        tiny::run_until(config.clone(), dir.path(), &device, 3).unwrap();
-        let unfinished = dir.path().join("checkpoints/step-4.tmp");
-        fs::create_dir(&unfinished).unwrap();
-        fs::write(unfinished.join("model.safetensors"), b"half").unwrap();
-        let log = dir.path().join("metrics.jsonl");
-        let mut text = fs::read(&log).unwrap();
-        text.extend_from_slice(b"{\"kind\":\"step\",\"step\":4,\"to");
-        fs::write(&log, text).unwrap();
-        let resumed = tiny::run(config, dir.path(), &device, true).unwrap();
-        assert_eq!(resumed.resumed_from, Some(3));
-        assert!(!unfinished.exists());
-        let numbers: Vec<u64> = tiny::steps(dir.path()).iter().map(|step| step.0).collect();
-        assert_eq!(numbers, (1..=6).collect::<Vec<_>>());
-    }
+#[apply(every_device)]
+fn a_crash_in_the_middle_of_a_save_leaves_the_generation_before_it(#[case] device: &Device) {
+    let dir = TempDir::new().unwrap();
+    let config = tiny::config(6, 4);
+    tiny::run_until(config.clone(), dir.path(), device, 3).unwrap();
+    let unfinished = dir.path().join("checkpoints/step-4.tmp");
+    fs::create_dir(&unfinished).unwrap();
+    fs::write(unfinished.join("model.safetensors"), b"half").unwrap();
+    let log = dir.path().join("metrics.jsonl");
+    let mut text = fs::read(&log).unwrap();
+    text.extend_from_slice(b"{\"kind\":\"step\",\"step\":4,\"to");
+    fs::write(&log, text).unwrap();
+    let resumed = tiny::run(config, dir.path(), device, true).unwrap();
+    assert_eq!(resumed.resumed_from, Some(3));
+    assert!(!unfinished.exists());
+    let numbers: Vec<u64> = tiny::steps(dir.path()).iter().map(|step| step.0).collect();
+    assert_eq!(numbers, (1..=6).collect::<Vec<_>>());
 }
 
-#[test]
-fn a_run_without_a_whole_generation_is_not_restarted_silently() {
-    for device in devices() {
-        let dir = TempDir::new().unwrap();
-        let config = tiny::config(2, 4);
-        tiny::run(config.clone(), dir.path(), &device, false).unwrap();
-        flip(&dir.path().join("checkpoints/step-2/model.safetensors"));
-        let error = tiny::run(config, dir.path(), &device, true).unwrap_err();
-        assert!(
-            matches!(
-                error,
-                TrainError::Checkpoint(CheckpointError::NoneWhole { .. })
-            ),
-            "{error}"
-        );
-    }
+#[apply(every_device)]
+fn a_run_without_a_whole_generation_is_not_restarted_silently(#[case] device: &Device) {
+    let dir = TempDir::new().unwrap();
+    let config = tiny::config(2, 4);
+    tiny::run(config.clone(), dir.path(), device, false).unwrap();
+    flip(&dir.path().join("checkpoints/step-2/model.safetensors"));
+    let error = tiny::run(config, dir.path(), device, true).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            TrainError::Checkpoint(CheckpointError::NoneWhole { .. })
+        ),
+        "{error}"
+    );
 }
 
 struct Constant(Vec<u32>);
@@ -111,29 +109,26 @@ impl BatchSource for Constant {
     }
 }
 
-#[test]
-fn a_loss_that_is_not_finite_ends_the_run_before_the_weights_are_touched() {
-    for device in devices() {
-        let dir = TempDir::new().unwrap();
-        let mut config = tiny::config(20, 4);
-        // Logits so large that f32 overflows in the second step at the latest.
-        config.schedule.lr = 1e30;
-        config.training.checkpoint_every = 0;
-        let error = tiny::run(config, dir.path(), &device, false).unwrap_err();
-        assert!(matches!(error, TrainError::NonFinite { .. }), "{error}");
-        assert!(!dir.path().join("checkpoints").exists());
-    }
+#[apply(every_device)]
+fn a_loss_that_is_not_finite_ends_the_run_before_the_weights_are_touched(#[case] device: &Device) {
+    let dir = TempDir::new().unwrap();
+    let mut config = tiny::config(20, 4);
+    // Logits so large that f32 overflows in the second step at the latest.
+    config.schedule.lr = 1e30;
+    config.training.checkpoint_every = 0;
+    let error = tiny::run(config, dir.path(), device, false).unwrap_err();
+    assert!(matches!(error, TrainError::NonFinite { .. }), "{error}");
+    assert!(!dir.path().join("checkpoints").exists());
 }
 
 #[rstest]
 #[case::too_short(vec![0; 35], "35 tokens")]
 #[case::unknown_token(vec![32; 36], "token id 32 is not below the model's 32")]
 fn a_batch_that_the_model_cannot_take_is_refused(#[case] batch: Vec<u32>, #[case] says: &str) {
-    for device in devices() {
-        let dir = TempDir::new().unwrap();
-        let mut request = tiny::request(tiny::config(2, 4), dir.path(), &device, false);
-        request.batches = Arc::new(Constant(batch.clone()));
-        let error = train(request).unwrap_err().to_string();
-        assert!(error.contains(says) && error.contains("step 1"), "{error}");
-    }
+    let device = &any_device();
+    let dir = TempDir::new().unwrap();
+    let mut request = tiny::request(tiny::config(2, 4), dir.path(), device, false);
+    request.batches = Arc::new(Constant(batch.clone()));
+    let error = train(request).unwrap_err().to_string();
+    assert!(error.contains(says) && error.contains("step 1"), "{error}");
 }

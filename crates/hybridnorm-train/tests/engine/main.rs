@@ -5,9 +5,3 @@ mod progress;
 mod refusals;
 mod resume;
 mod tiny;
-
-/// Every compiled-in device.
-fn devices() -> Vec<burn::tensor::Device> {
-    let devices = hybridnorm_testing::devices();
-    devices.into_iter().map(|(_, device)| device).collect()
-}

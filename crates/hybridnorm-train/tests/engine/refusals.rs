@@ -3,34 +3,32 @@
 use std::fs;
 
 use burn::tensor::Device;
+use hybridnorm_testing::any_device;
+use hybridnorm_testing::every_device;
 use hybridnorm_train::checkpoint::load_model;
 use hybridnorm_train::engine::{RunDir, TrainError, differing_fields, stored_config, train};
 use hybridnorm_train::run::RunConfig;
 use rstest::rstest;
+use rstest_reuse::apply;
 use tempfile::TempDir;
 
-use crate::devices;
 use crate::tiny;
 
-#[test]
-fn an_existing_run_is_refused_without_resume() {
-    for device in devices() {
-        let dir = TempDir::new().unwrap();
-        let config = tiny::config(2, 4);
-        tiny::run(config.clone(), dir.path(), &device, false).unwrap();
-        let error = tiny::run(config, dir.path(), &device, false).unwrap_err();
-        assert!(matches!(error, TrainError::RunExists { .. }), "{error}");
-    }
+#[apply(every_device)]
+fn an_existing_run_is_refused_without_resume(#[case] device: &Device) {
+    let dir = TempDir::new().unwrap();
+    let config = tiny::config(2, 4);
+    tiny::run(config.clone(), dir.path(), device, false).unwrap();
+    let error = tiny::run(config, dir.path(), device, false).unwrap_err();
+    assert!(matches!(error, TrainError::RunExists { .. }), "{error}");
 }
 
-#[test]
-fn nothing_to_resume_is_refused() {
-    for device in devices() {
-        let dir = TempDir::new().unwrap();
-        let error = tiny::run(tiny::config(2, 4), dir.path(), &device, true).unwrap_err();
-        assert!(matches!(error, TrainError::NoRun { .. }), "{error}");
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
-    }
+#[apply(every_device)]
+fn nothing_to_resume_is_refused(#[case] device: &Device) {
+    let dir = TempDir::new().unwrap();
+    let error = tiny::run(tiny::config(2, 4), dir.path(), device, true).unwrap_err();
+    assert!(matches!(error, TrainError::NoRun { .. }), "{error}");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
 }
 
 #[rstest]
@@ -40,44 +38,39 @@ fn nothing_to_resume_is_refused() {
 #[case("schedule.lr", |c: &mut RunConfig| c.schedule.lr = 0.5)]
 #[case("model.clip_qkv", |c: &mut RunConfig| c.model.clip_qkv = Some(8.0))]
 fn a_changed_field_is_named(#[case] field: &str, #[case] change: fn(&mut RunConfig)) {
-    for device in devices() {
-        let dir = TempDir::new().unwrap();
-        let mut config = tiny::config(2, 4);
-        tiny::run(config.clone(), dir.path(), &device, false).unwrap();
-        assert_eq!(stored_config(dir.path()).unwrap(), config);
-        change(&mut config);
-        match tiny::run(config, dir.path(), &device, true).unwrap_err() {
-            TrainError::ConfigChanged { field: found, .. } => assert_eq!(found, field),
-            other => panic!("{other}"),
-        }
+    let device = &any_device();
+    let dir = TempDir::new().unwrap();
+    let mut config = tiny::config(2, 4);
+    tiny::run(config.clone(), dir.path(), device, false).unwrap();
+    assert_eq!(stored_config(dir.path()).unwrap(), config);
+    change(&mut config);
+    match tiny::run(config, dir.path(), device, true).unwrap_err() {
+        TrainError::ConfigChanged { field: found, .. } => assert_eq!(found, field),
+        other => panic!("{other}"),
     }
 }
 
-#[test]
-fn what_does_not_change_the_mathematics_may_change() {
-    for device in devices() {
-        let dir = TempDir::new().unwrap();
-        let mut config = tiny::config(4, 4);
-        tiny::run_until(config.clone(), dir.path(), &device, 2).unwrap();
-        config.training.checkpoint_every = 1;
-        config.training.keep_checkpoints = 2;
-        tiny::run(config.clone(), dir.path(), &device, true).unwrap();
-        assert_eq!(stored_config(dir.path()).unwrap(), config);
-        assert!(dir.path().join("checkpoints/step-3").is_dir());
-    }
+#[apply(every_device)]
+fn what_does_not_change_the_mathematics_may_change(#[case] device: &Device) {
+    let dir = TempDir::new().unwrap();
+    let mut config = tiny::config(4, 4);
+    tiny::run_until(config.clone(), dir.path(), device, 2).unwrap();
+    config.training.checkpoint_every = 1;
+    config.training.keep_checkpoints = 2;
+    tiny::run(config.clone(), dir.path(), device, true).unwrap();
+    assert_eq!(stored_config(dir.path()).unwrap(), config);
+    assert!(dir.path().join("checkpoints/step-3").is_dir());
 }
 
-#[test]
-fn other_data_is_refused() {
-    for device in devices() {
-        let dir = TempDir::new().unwrap();
-        let config = tiny::config(4, 4);
-        tiny::run_until(config.clone(), dir.path(), &device, 2).unwrap();
-        let mut request = tiny::request(config, dir.path(), &device, true);
-        request.batches = std::sync::Arc::new(tiny::Hashed { batch: 4, seq: 9 });
-        let error = train(request).unwrap_err();
-        assert!(matches!(error, TrainError::DataChanged { .. }), "{error}");
-    }
+#[apply(every_device)]
+fn other_data_is_refused(#[case] device: &Device) {
+    let dir = TempDir::new().unwrap();
+    let config = tiny::config(4, 4);
+    tiny::run_until(config.clone(), dir.path(), device, 2).unwrap();
+    let mut request = tiny::request(config, dir.path(), device, true);
+    request.batches = std::sync::Arc::new(tiny::Hashed { batch: 4, seq: 9 });
+    let error = train(request).unwrap_err();
+    assert!(matches!(error, TrainError::DataChanged { .. }), "{error}");
 }
 
 #[rstest]
@@ -92,33 +85,30 @@ fn an_impossible_configuration_leaves_no_directory(
     #[case] field: &str,
     #[case] change: fn(&mut RunConfig),
 ) {
-    for device in devices() {
-        let dir = TempDir::new().unwrap();
-        let run = dir.path().join("deep/run");
-        let mut config = tiny::config(2, 4);
-        change(&mut config);
-        match tiny::run(config, &run, &device, false).unwrap_err() {
-            TrainError::Config(error) => assert_eq!(error.field, field),
-            other => panic!("{other}"),
-        }
-        assert!(!dir.path().join("deep").exists());
+    let device = &any_device();
+    let dir = TempDir::new().unwrap();
+    let run = dir.path().join("deep/run");
+    let mut config = tiny::config(2, 4);
+    change(&mut config);
+    match tiny::run(config, &run, device, false).unwrap_err() {
+        TrainError::Config(error) => assert_eq!(error.field, field),
+        other => panic!("{other}"),
     }
+    assert!(!dir.path().join("deep").exists());
 }
 
-#[test]
-fn a_directory_below_a_file_is_refused() {
-    for device in devices() {
-        let dir = TempDir::new().unwrap();
-        let file = dir.path().join("file");
-        fs::write(&file, "x").unwrap();
-        let error = tiny::run(tiny::config(2, 4), &file.join("run"), &device, false).unwrap_err();
-        let text = error.to_string();
-        assert!(
-            matches!(error, TrainError::Io { .. }) && text.contains("file/run"),
-            "{text}"
-        );
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
-    }
+#[apply(every_device)]
+fn a_directory_below_a_file_is_refused(#[case] device: &Device) {
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("file");
+    fs::write(&file, "x").unwrap();
+    let error = tiny::run(tiny::config(2, 4), &file.join("run"), device, false).unwrap_err();
+    let text = error.to_string();
+    assert!(
+        matches!(error, TrainError::Io { .. }) && text.contains("file/run"),
+        "{text}"
+    );
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
 }
 
 #[test]
@@ -154,37 +144,35 @@ fn an_unknown_field_in_a_stored_configuration_is_one_line() {
     assert!(error.contains("d_fff") && !error.contains('\n'), "{error}");
 }
 
-#[test]
-fn a_checkpoint_of_another_shape_is_refused() {
-    for device in devices() {
-        let dir = TempDir::new().unwrap();
-        let config = tiny::config(2, 4);
-        let run = tiny::run(config.clone(), dir.path(), &device, false).unwrap();
-        let checkpoint = run.checkpoint.unwrap();
-        let refused = |change: fn(&mut RunConfig), device: &Device| {
-            let mut other = config.clone();
-            change(&mut other);
-            load_model(&checkpoint, &other.model, device)
-                .unwrap_err()
-                .to_string()
-        };
-        let wide = refused(|c| c.model.padded_vocab_size = 40, &device);
-        assert!(wide.contains("embedding.weight"), "{wide}");
-        assert!(
-            wide.contains("[32, 16]") && wide.contains("[40, 16]"),
-            "{wide}"
-        );
-        let deep = refused(|c| c.model.n_layers = 3, &device);
-        assert!(
-            deep.contains("blocks.2") && deep.contains("missing"),
-            "{deep}"
-        );
-        let shallow = refused(|c| c.model.n_layers = 1, &device);
-        assert!(
-            shallow.contains("blocks.1") && shallow.contains("not in the model"),
-            "{shallow}"
-        );
-    }
+#[apply(every_device)]
+fn a_checkpoint_of_another_shape_is_refused(#[case] device: &Device) {
+    let dir = TempDir::new().unwrap();
+    let config = tiny::config(2, 4);
+    let run = tiny::run(config.clone(), dir.path(), device, false).unwrap();
+    let checkpoint = run.checkpoint.unwrap();
+    let refused = |change: fn(&mut RunConfig), device: &Device| {
+        let mut other = config.clone();
+        change(&mut other);
+        load_model(&checkpoint, &other.model, device)
+            .unwrap_err()
+            .to_string()
+    };
+    let wide = refused(|c| c.model.padded_vocab_size = 40, device);
+    assert!(wide.contains("embedding.weight"), "{wide}");
+    assert!(
+        wide.contains("[32, 16]") && wide.contains("[40, 16]"),
+        "{wide}"
+    );
+    let deep = refused(|c| c.model.n_layers = 3, device);
+    assert!(
+        deep.contains("blocks.2") && deep.contains("missing"),
+        "{deep}"
+    );
+    let shallow = refused(|c| c.model.n_layers = 1, device);
+    assert!(
+        shallow.contains("blocks.1") && shallow.contains("not in the model"),
+        "{shallow}"
+    );
 }
 
 #[test]

@@ -3,9 +3,11 @@
 use burn::module::Param;
 use burn::nn::Linear;
 use burn::tensor::{Device, Int, Tensor, activation};
-use hybridnorm_core::feed_forward::{Activation, DenseFeedForward, DenseFeedForwardConfig};
+use hybridnorm_core::feed_forward::{
+    Activation, DenseFeedForward, DenseFeedForwardConfig, FeedForward,
+};
 use hybridnorm_core::loss::token_losses;
-use hybridnorm_core::{Norm, NormConfig, NormKind};
+use hybridnorm_core::{Norm, NormConfig, NormKind, Pass};
 use hybridnorm_interop::InteropError;
 
 use super::super::check::Check;
@@ -97,7 +99,9 @@ pub(super) fn pointwise(
     // SwiGLU by itself: a feed-forward layer whose two projections are the identity.
     let x = values.tensor::<2>("swiglu.x", device)?.require_grad();
     let layer = gate_only(x.dims()[1] / 2, device)?;
-    let y: Tensor<2> = layer.apply(x.clone().unsqueeze()).squeeze_dim(0);
+    let y: Tensor<2> = layer
+        .forward(x.clone().unsqueeze(), &mut Pass::causal())
+        .squeeze_dim(0);
     let dy = values.tensor::<2>("swiglu.dy", device)?;
     let grads = (y.clone() * dy).sum().backward();
     checks.push(values.compare("swiglu.y", array_of(y))?);

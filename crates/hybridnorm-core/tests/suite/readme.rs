@@ -42,7 +42,7 @@ fn table() -> String {
 
 #[test]
 fn the_readme_shows_the_table_in_the_code() {
-    let readme = include_str!("../../../README.md");
+    let readme = include_str!("../../../../README.md");
     assert!(
         readme.contains(&table()),
         "README.md needs this table:\n\n{}\n",
@@ -53,8 +53,8 @@ fn the_readme_shows_the_table_in_the_code() {
 /// The README's library example is the file that the examples run and the doc-test checks.
 #[test]
 fn the_readme_shows_the_crates_own_example() {
-    let readme = include_str!("../../../README.md");
-    let lib = include_str!("../src/lib.rs");
+    let readme = include_str!("../../../../README.md");
+    let lib = include_str!("../../src/lib.rs");
     let example: Vec<&str> = lib
         .lines()
         .skip_while(|line| !line.starts_with("//! ```"))

@@ -1,0 +1,9 @@
+//! The library as a whole, on every compiled-in device: one binary, since each links all of Burn.
+
+mod attention;
+mod loss;
+mod model;
+mod norm;
+mod portability;
+mod readme;
+mod reference_run;

@@ -1,0 +1,71 @@
+//! Where the yardstick of a verification comes from, and the work beyond the reference's tiny models.
+
+use burn::tensor::{Device, TensorReadError};
+use hybridnorm_core::{ConfigError, Decoder, DecoderConfig, presets};
+use hybridnorm_device::DeviceSpec;
+use hybridnorm_interop::Array;
+
+use super::agreement::{Yardstick, in_f64};
+use super::record::{TrajectoryWork, Work, record};
+use crate::recipe::{AdamWConfig, Schedule, ScheduleShape};
+
+/// The device that others are held against.
+pub const YARDSTICK: &str = "flex";
+
+/// `flex`, where it is compiled in.
+pub fn device() -> Option<Device> {
+    let spec: DeviceSpec = YARDSTICK.parse().ok()?;
+    spec.open().ok().map(Device::autodiff)
+}
+
+/// Computes `work` on the yardstick, in f32 and in f64; `model` builds the model there.
+///
+/// # Errors
+/// When the model cannot be built or the device fails.
+pub fn measure<E: From<TensorReadError>>(
+    work: &Work,
+    device: &Device,
+    model: impl Fn(&Device) -> Result<Decoder, E>,
+) -> Result<Yardstick, E> {
+    Ok(Yardstick {
+        single: record(model(device)?, work, device)?,
+        double: record(in_f64(model(device)?), work, device)?,
+    })
+}
+
+/// Sizes at which kernels take the paths that the reference's models are too small for: the `demo` preset on sequences that are no
+/// multiple of any tile.
+///
+/// # Errors
+/// When there is no such preset.
+pub fn demo() -> Result<(DecoderConfig, Work), ConfigError> {
+    const STEPS: usize = 20;
+    let [batch, seq] = [2, 129];
+    let config = presets::find("demo")?.config();
+    let vocab = config.vocab_size;
+    let tokens = |first: usize, shape: Vec<usize>| {
+        let count: usize = shape.iter().product();
+        // Any fixed sequence will do, as long as no token dominates.
+        let token = |i: usize| ((first + i) * (first + i) * 31 + (first + i) * 7) % vocab;
+        let values = (0..count).map(|i| token(i) as f64).collect();
+        Array { shape, values }
+    };
+    let peak = 1e-3;
+    let work = Work {
+        tokens: tokens(0, vec![batch, seq]),
+        trajectory: Some(TrajectoryWork {
+            batches: tokens(1_000, vec![STEPS, batch, seq]),
+            optimizer: AdamWConfig::default(),
+            schedule: Schedule {
+                shape: ScheduleShape::Cosine,
+                peak,
+                floor: 0.1,
+                warmup_from: 0.0,
+                warmup: 5,
+                total: STEPS as u64,
+            },
+            keep: vec![1, STEPS as u64],
+        }),
+    };
+    Ok((config, work))
+}

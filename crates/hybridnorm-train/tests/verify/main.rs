@@ -1,0 +1,4 @@
+//! The certificate: every compiled-in device against the shipped reference and against flex, and proof that it can fail.
+
+mod injected;
+mod parity;

@@ -1,0 +1,70 @@
+//! Every compiled-in device against the shipped reference, and proof that the comparison can fail.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use hybridnorm_testing::{any_device, every_device};
+use hybridnorm_train::verify::{self, Outcome, Report, Subject};
+use rstest::rstest;
+use rstest_reuse::apply;
+
+fn shipped() -> PathBuf {
+    verify::shipped_reference().unwrap()
+}
+
+fn verify(reference: &Path, device: &Device) -> Report {
+    verify::run(reference, device, &format!("{device:?}"), |case| {
+        println!("{case}")
+    })
+    .unwrap()
+}
+
+#[apply(every_device)]
+fn every_device_computes_the_authors_numbers(#[case] device: &Device) {
+    let report = verify(&shipped(), device);
+    assert_eq!(
+        (report.passed, report.failed, report.unsupported),
+        (8, 0, 0)
+    );
+}
+
+/// One weight moved by one part in a thousand is seen, and named.
+#[apply(every_device)]
+fn a_wrong_weight_is_found(#[case] device: &Device) {
+    let folder = tempfile::tempdir().unwrap();
+    let case = folder.path().join("dense_star_multi");
+    std::fs::create_dir(&case).unwrap();
+    for entry in std::fs::read_dir(shipped().join("dense_star_multi")).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), case.join(entry.file_name())).unwrap();
+    }
+    let path = case.join("weights.safetensors");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let last = bytes.len() - 4;
+    let value = f32::from_le_bytes(bytes[last..].try_into().unwrap());
+    bytes[last..].copy_from_slice(&(value * 1.001).to_le_bytes());
+    std::fs::write(&path, bytes).unwrap();
+    let report = verify(folder.path(), device);
+    assert_eq!(report.failed, 1);
+    assert!(!report.cases[0].failures.is_empty());
+}
+
+#[test]
+fn unknown_and_broken_cases_are_reported() {
+    let device = &any_device();
+    let folder = tempfile::tempdir().unwrap();
+    for case in ["dense_empty", "hf_llama", "moe_x", "something_new"] {
+        std::fs::create_dir(folder.path().join(case)).unwrap();
+    }
+    let report = verify(folder.path(), device);
+    assert_eq!(
+        (report.passed, report.failed, report.unsupported),
+        (0, 1, 3)
+    );
+    assert!(
+        matches!(&report.cases[0].outcome, Outcome::Failed(reason) if reason.contains("case.json"))
+    );
+    let empty = tempfile::tempdir().unwrap();
+    let subject = Subject::new("any".to_string(), device.clone());
+    assert!(verify::run(empty.path(), &subject, |_| {}).is_err());
+}
