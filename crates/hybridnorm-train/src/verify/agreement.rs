@@ -7,7 +7,7 @@
 //! [`FACTOR`]: super::FACTOR
 
 use burn::module::{Module, ModuleMapper, Param};
-use burn::tensor::{Device, FloatDType, Tensor};
+use burn::tensor::{FloatDType, Tensor};
 use hybridnorm_core::Decoder;
 use hybridnorm_interop::Array;
 use serde::Serialize;

@@ -1,6 +1,6 @@
 //! A `dense_*` case: logits, hidden states, loss, every gradient, greedy tokens.
 
-use burn::module::{AutodiffModule, Module};
+use burn::module::Module;
 use burn::tensor::Device;
 use hybridnorm_core::{Decoder, DecoderConfig};
 use hybridnorm_interop::official::name_of;
