@@ -3,8 +3,8 @@
 use xshell::Cmd;
 
 pub const NO_CARGO_DENY: &str = "no cargo-deny: cargo install cargo-deny --locked";
+pub const NO_MACHETE: &str = "no cargo-machete: cargo install cargo-machete --locked";
 pub const NO_NEXTEST: &str = "no cargo-nextest: cargo install cargo-nextest --locked";
-pub const NO_SHEAR: &str = "no cargo-shear: cargo install cargo-shear --locked";
 pub const NO_TYPOS: &str = "no typos: pip install typos, or cargo install typos-cli --locked";
 
 /// Whether a tool is there: its command, `tool --version`, succeeds.
