@@ -20,6 +20,9 @@ pub struct CiArgs {
     /// Leave out the feature set with kernel fusion and autotune
     #[arg(long)]
     no_fused: bool,
+    /// Use `cargo test` even where cargo-nextest is installed
+    #[arg(long)]
+    cargo_test: bool,
 }
 
 /// Tests come last, so that the test runner's own closing line ends the log.
@@ -32,6 +35,7 @@ pub fn run(shell: &Shell, args: &CiArgs) -> Result<Report, String> {
             devices: args.devices.clone(),
             require: args.require.clone(),
             no_fused: args.no_fused,
+            cargo_test: args.cargo_test,
             no_run: false,
             names: Vec::new(),
         },

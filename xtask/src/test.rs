@@ -26,6 +26,10 @@ pub struct TestArgs {
     /// Leave out the test of kernel fusion and autotune, which needs a feature set of its own
     #[arg(long)]
     pub no_fused: bool,
+    /// Use `cargo test` even where cargo-nextest is installed: a device then compiles its kernels once for
+    /// each test program, not once for each test
+    #[arg(long)]
+    pub cargo_test: bool,
     /// Build, and run nothing
     #[arg(long)]
     pub no_run: bool,
@@ -95,7 +99,7 @@ pub fn run(shell: &Shell, args: &TestArgs) -> Result<Report, String> {
         shell,
         absent: absent.iter().map(|(device, _)| device.as_str()).collect(),
         devices: workspace.backends()?.len(),
-        nextest: tool::answers(cmd!(shell, "cargo nextest --version")),
+        nextest: !args.cargo_test && nextest(shell),
     };
     fused(&mut report, &runner, args, &present);
 
@@ -103,6 +107,14 @@ pub fn run(shell: &Shell, args: &TestArgs) -> Result<Report, String> {
     report.print();
     report.step("tests", runner.command(&all, names));
     Ok(report)
+}
+
+fn nextest(shell: &Shell) -> bool {
+    let there = tool::answers(cmd!(shell, "cargo nextest --version"));
+    if !there {
+        eprintln!("xtask: {}; `cargo test` runs the tests", tool::NO_NEXTEST);
+    }
+    there
 }
 
 /// The one test with kernel fusion and autotune on. Both are compile-time features of Burn, so it is
@@ -164,7 +176,6 @@ impl Runner<'_> {
                 "cargo nextest run --no-fail-fast {set...} {filter...} {names...}"
             );
         }
-        eprintln!("xtask: {}; `cargo test` runs the tests", tool::NO_NEXTEST);
         let skips = case::libtest_skips(absent, self.devices);
         // `--test` already says which.
         let targets: &[&str] = match set.contains(&"--test") {
