@@ -14,6 +14,8 @@ pub struct Sample {
     pub tokens_per_s: f64,
     /// Both programs print it; the shapes are the same only if these are.
     pub params: Option<u64>,
+    /// What was measured, in the program's words: PyTorch's version.
+    pub engine: Option<String>,
     peak_bytes: Option<f64>,
     peak_gib: Option<f64>,
 }

@@ -100,12 +100,21 @@ pub fn run(args: &BenchArgs) -> Result<Report, String> {
         rows.push(row);
         // After each shape: whoever is stopped half-way keeps the figures so far.
         if let Some(path) = &args.json {
-            let written = write(&shell, path, &device, torch.as_ref().err(), &rows);
+            let written = write(
+                &shell,
+                path,
+                [&device, torch_device],
+                torch.as_ref().err(),
+                &rows,
+            );
             report.record(format!("write {}", path.display()), written);
         }
     }
     report.print();
-    println!("{}", table::markdown(&device, torch.as_ref().err(), &rows));
+    println!(
+        "{}",
+        table::markdown([&device, torch_device], torch.as_ref().err(), &rows)
+    );
     Ok(report)
 }
 
@@ -151,12 +160,18 @@ fn measure(
 fn write(
     shell: &Shell,
     path: &Path,
-    device: &str,
+    devices: [&str; 2],
     no_torch: Option<&String>,
     rows: &[Row],
 ) -> Result<(), String> {
     let rows: Vec<_> = rows.iter().map(Row::json).collect();
-    let all = json!({ "device": device, "torch_not_run": no_torch, "shapes": rows });
+    let [ours, torch] = devices;
+    let all = json!({
+        "device": ours,
+        "torch_device": torch,
+        "torch_not_run": no_torch,
+        "shapes": rows,
+    });
     shell
         .write_file(path, format!("{all:#}\n"))
         .map_err(|error| error.to_string())

@@ -53,6 +53,7 @@ impl Column {
             "median_tokens_per_s": Spread::of(self.tokens_per_s()).map(|spread| spread.median),
             "peak_gib": self.peak_gib(),
             "params": self.params(),
+            "engine": self.samples.first().and_then(|sample| sample.engine.as_ref()),
             "failure": self.failure,
         })
     }
@@ -134,9 +135,10 @@ impl Row {
 }
 
 /// The table for a person, or for docs/performance.md.
-pub fn markdown(device: &str, no_torch: Option<&String>, rows: &[Row]) -> String {
+pub fn markdown(devices: [&str; 2], no_torch: Option<&String>, rows: &[Row]) -> String {
+    let [ours, torch] = devices;
     let mut table = format!(
-        "| shape | ours on {device}, tokens/s | PyTorch, tokens/s | ours / PyTorch |\n|---|---|---|---|\n"
+        "| shape | ours on {ours}, tokens/s | PyTorch on {torch}, tokens/s | ours / PyTorch |\n|---|---|---|---|\n"
     );
     for row in rows {
         let rate = |column: &Column, absent: &str| match (
@@ -213,7 +215,7 @@ mod tests {
                 max: 1.5
             })
         );
-        let table = markdown("flex", None, &[row]);
+        let table = markdown(["flex", "cpu"], None, &[row]);
         assert!(
             table.contains("| 6m seq 256 batch 4 | 30 (10–40) | 20 (20–40) | 1.00 (0.50–1.50) |"),
             "{table}"
@@ -223,7 +225,7 @@ mod tests {
     #[test]
     fn torch_that_did_not_run_is_called_so() {
         let row = row(column(&[10.0], 1), Column::default());
-        let table = markdown("flex", Some(&"no `python3`".to_owned()), &[row]);
+        let table = markdown(["flex", "cpu"], Some(&"no `python3`".to_owned()), &[row]);
         assert!(table.contains("| not run: no `python3` | – |"), "{table}");
     }
 
@@ -231,7 +233,7 @@ mod tests {
     fn different_models_are_not_compared() {
         let row = row(column(&[10.0], 1), column(&[10.0], 2));
         assert!(row.result().unwrap_err().contains("not the same model"));
-        let table = markdown("flex", None, &[row]);
+        let table = markdown(["flex", "cpu"], None, &[row]);
         assert!(!table.contains("1.00"), "{table}");
     }
 }
