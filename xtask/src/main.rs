@@ -37,21 +37,18 @@ fn main() -> ExitCode {
 }
 
 fn run(chore: Chore) -> Result<Report, String> {
-    // The one chore that also runs where there is no workspace.
-    if let Chore::Bench(args) = chore {
-        return bench::run(&args);
-    }
-    let shell = workspace::shell()?;
+    let shell = workspace::shell;
     match chore {
-        Chore::Test(args) => test::run(&shell, &args),
-        Chore::Check(args) => check::run(&shell, &args),
-        Chore::Ci(args) => ci::run(&shell, &args),
-        Chore::Features(args) => features::run(&shell, &args),
-        Chore::Parity(args) => Ok(parity::run(&shell, &args)),
+        Chore::Test(args) => test::run(&shell()?, &args),
+        Chore::Check(args) => check::run(&shell()?, &args),
+        Chore::Ci(args) => ci::run(&shell()?, &args),
+        Chore::Features(args) => features::run(&shell()?, &args),
+        Chore::Parity(args) => Ok(parity::run(&shell()?, &args)),
+        // The one chore that also runs where there is no workspace: on the machine of `gpu`.
         Chore::Bench(args) => bench::run(&args),
-        Chore::Gpu(args) => gpu::run(&shell, &args),
-        Chore::Docs => Ok(docs::run(&shell)),
-        Chore::Audit => Ok(audit::run(&shell)),
-        Chore::Release(args) => Ok(release::run(&shell, &args)),
+        Chore::Gpu(args) => gpu::run(&shell()?, &args),
+        Chore::Docs => Ok(docs::run(&shell()?)),
+        Chore::Audit => Ok(audit::run(&shell()?)),
+        Chore::Release(args) => Ok(release::run(&shell()?, &args)),
     }
 }
