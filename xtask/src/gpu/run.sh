@@ -132,6 +132,8 @@ main() {
 
     cd "$work" || failed=1
     read -ra chosen <<<"$(shapes)"
+    # Beside PyTorch is the point of it on a GPU; elsewhere its column may stay empty.
+    [[ $device == cuda ]] && chosen+=(--require-torch)
     rest=$((budget - SECONDS))
     # It starts no run in its last quarter, so as to end by itself with a table.
     part bench.md "$rest" "$work/bin/xtask" bench "${chosen[@]}" --program "$program" --device "$device" \
