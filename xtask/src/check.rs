@@ -4,7 +4,7 @@ use clap::Args;
 use xshell::{Cmd, Shell, cmd};
 
 use crate::device::{Backend, Devices};
-use crate::feature_set::{self, FUSED_TEST, WORKSPACE};
+use crate::feature_set;
 use crate::report::Report;
 use crate::tool;
 use crate::workspace::Workspace;
@@ -55,13 +55,12 @@ pub fn of(
         report.step(format!("clippy, {name}"), command);
     };
     clippy(&mut report, "default features", &["--workspace"]);
-    let features = feature_set::of(&WORKSPACE, backends);
+    let features = feature_set::of(backends);
     let all = ["--workspace", "--features", &features];
     clippy(&mut report, "devices of the tests", &all);
     if fused && backends.iter().any(Backend::compiles_kernels) {
-        let features = feature_set::fused(&FUSED_TEST, backends);
-        let [core, testing] = FUSED_TEST;
-        let set = ["-p", core, "-p", testing, "--features", &features];
+        let features = feature_set::fused(backends);
+        let set = ["--workspace", "--features", &features];
         clippy(&mut report, "fusion and autotune", &set);
     }
     let documentation =

@@ -10,7 +10,7 @@ use xshell::{Cmd, Shell, cmd};
 
 use crate::case;
 use crate::device::{Backend, Devices};
-use crate::feature_set::{self, FUSED_TEST, WORKSPACE};
+use crate::feature_set;
 use crate::found::{self, Standing};
 use crate::report::Report;
 use crate::tool;
@@ -45,7 +45,7 @@ pub fn run(shell: &Shell, args: &TestArgs) -> Result<Report, String> {
     for backend in &asked {
         backend.known(&workspace)?;
     }
-    let features = feature_set::of(&WORKSPACE, &asked);
+    let features = feature_set::of(&asked);
     let all = ["--release", "--workspace", "--features", &features];
     let names = &args.names;
     let mut report = Report::new("test");
@@ -134,14 +134,10 @@ fn fused(report: &mut Report, runner: &Runner<'_>, args: &TestArgs, present: &[(
         report.not_run(STEP, "no device that compiles kernels", false);
     } else {
         let backends = args.devices.with(&args.require);
-        let features = feature_set::fused(&FUSED_TEST, &backends);
-        let [core, testing] = FUSED_TEST;
+        let features = feature_set::fused(&backends);
         let set = [
             "--release",
-            "-p",
-            core,
-            "-p",
-            testing,
+            "--workspace",
             "--test",
             "fused",
             "--features",

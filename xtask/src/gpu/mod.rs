@@ -72,7 +72,7 @@ pub fn run(shell: &Shell, args: &GpuArgs) -> Result<Report, String> {
 fn build(shell: &Shell, args: &GpuArgs) -> Result<Built, String> {
     let more = args.features.iter().filter(|feature| !feature.is_empty());
     let features = more.fold(
-        feature_set::of(&WORKSPACE, std::slice::from_ref(&args.device)),
+        feature_set::of(std::slice::from_ref(&args.device)),
         |all, feature| format!("{all},hybridnorm-train/{feature},hybridnorm-testing/{feature}"),
     );
     let [train, testing] = WORKSPACE;
