@@ -1,4 +1,5 @@
-//! `cargo xtask audit`: all of cargo-deny, known vulnerabilities and yanked releases included.
+//! `cargo xtask audit`: all of cargo-deny, known vulnerabilities and yanked releases included, and what
+//! is out of date.
 
 use xshell::{Shell, cmd};
 
@@ -12,5 +13,12 @@ pub fn run(shell: &Shell) -> Report {
     } else {
         report.not_run("dependencies", tool::NO_CARGO_DENY, true);
     }
+    // Cargo's own report, so no further tool: what `cargo update` would take, and what newer releases
+    // our version requirements hold back. A newer release is news, not a failure.
+    report.step(
+        "out of date",
+        cmd!(shell, "cargo update --dry-run --verbose"),
+    );
+    report.print();
     report
 }

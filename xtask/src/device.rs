@@ -1,26 +1,66 @@
 //! Devices as a chore sees them: the Cargo feature that compiles each in.
 //!
-//! There is no list of devices here: the features of `hybridnorm-train` are the list, and cargo
-//! refuses any other name.
+//! There is no list of devices here: the features of `hybridnorm-train` are the list.
 
 use std::fmt;
 use std::str::FromStr;
 
 use clap::Args;
 
-/// A device as `hybridnorm-train --device` names it: a Cargo feature, and an index where there are
-/// several.
+use crate::workspace::Workspace;
+
+/// A backend by its Cargo feature, which is also the name of its device.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Device {
-    backend: String,
-    index: Option<usize>,
+pub struct Backend(String);
+
+impl Backend {
+    pub fn name(&self) -> &str {
+        &self.0
+    }
+
+    /// Whether it compiles kernels as it runs, so that fusion and autotune mean something to it.
+    /// Burn's two CPU backends are ready-made code.
+    pub fn compiles_kernels(&self) -> bool {
+        !["flex", "ndarray"].contains(&self.name())
+    }
+
+    /// Refuses what `hybridnorm-train` has no feature for, before cargo builds anything.
+    pub fn known(&self, workspace: &Workspace) -> Result<(), String> {
+        let allowed = workspace.backends()?;
+        match allowed.contains(&self.name()) {
+            true => Ok(()),
+            false => Err(format!(
+                "`{self}` is no backend: allowed are {}",
+                allowed.join(", ")
+            )),
+        }
+    }
 }
 
-impl Device {
-    /// `cuda:1` → `hybridnorm-train/cuda`
-    pub fn feature(&self) -> String {
-        format!("hybridnorm-train/{}", self.backend)
+impl FromStr for Backend {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_lowercase()) {
+            return Err(format!(
+                "`{text}` is no backend: allowed are the backend features of hybridnorm-train"
+            ));
+        }
+        Ok(Self(text.to_owned()))
     }
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A device as `hybridnorm-train --device` names it: a backend, and an index where there are several.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    pub backend: Backend,
+    index: Option<usize>,
 }
 
 impl FromStr for Device {
@@ -36,13 +76,8 @@ impl FromStr for Device {
             }
             None => (text, None),
         };
-        if backend.is_empty() || !backend.bytes().all(|byte| byte.is_ascii_lowercase()) {
-            return Err(format!(
-                "`{backend}` is no backend: allowed are the backend features of hybridnorm-train"
-            ));
-        }
         Ok(Self {
-            backend: backend.to_owned(),
+            backend: backend.parse()?,
             index,
         })
     }
@@ -50,44 +85,48 @@ impl FromStr for Device {
 
 impl fmt::Display for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.backend)?;
+        self.backend.fmt(f)?;
         self.index.map_or(Ok(()), |index| write!(f, ":{index}"))
     }
 }
 
-/// The devices to compile in. `flex`, the program's default feature, always is.
+/// The devices a chore compiles in.
 #[derive(Args, Clone)]
 pub struct Devices {
-    /// Devices to compile in besides flex, by their Cargo features
+    /// Devices to compile in, by their Cargo features; flex, the program's default, always is
     #[arg(
         long = "device",
         value_name = "DEVICE",
         value_delimiter = ',',
-        default_value = "flex"
+        default_value = "flex,ndarray,wgpu"
     )]
-    devices: Vec<Device>,
+    backends: Vec<Backend>,
 }
 
 impl Devices {
-    /// The value of cargo's `--features` for the whole workspace: the program and the test fixture.
-    pub fn features(&self) -> String {
-        self.devices
-            .iter()
-            .map(|device| format!("{},hybridnorm-testing/{}", device.feature(), device.backend))
-            .collect::<Vec<_>>()
-            .join(",")
+    /// These and `more`, each once, in the order in which they were named.
+    pub fn with(&self, more: &[Backend]) -> Vec<Backend> {
+        let mut all: Vec<Backend> = Vec::new();
+        for backend in self.backends.iter().chain(more) {
+            if !all.contains(backend) {
+                all.push(backend.clone());
+            }
+        }
+        all
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::workspace;
 
     #[test]
     fn an_index_selects_a_device_not_a_feature() {
         let device: Device = "cuda:1".parse().unwrap();
-        assert_eq!(device.feature(), "hybridnorm-train/cuda");
+        assert_eq!(device.backend.name(), "cuda");
         assert_eq!(device.to_string(), "cuda:1");
+        assert!("cuda:1".parse::<Backend>().is_err());
     }
 
     #[test]
@@ -105,6 +144,20 @@ mod tests {
             assert!(
                 text.parse::<Device>().is_err(),
                 "{text:?} was taken for a device"
+            );
+        }
+    }
+
+    #[test]
+    fn an_unknown_backend_is_refused_with_those_that_are_known() {
+        let workspace = workspace::tests::sample();
+        let known = |name: &str| name.parse::<Backend>().unwrap().known(&workspace);
+        assert!(known("cuda").is_ok());
+        for name in ["quda", "fusion", "default"] {
+            let message = known(name).unwrap_err();
+            assert!(
+                message.contains(name) && message.contains("cuda, flex, ndarray, wgpu"),
+                "{message}"
             );
         }
     }

@@ -13,15 +13,16 @@ pub struct Report {
 
 struct Step {
     chore: &'static str,
-    name: &'static str,
+    name: String,
     outcome: Outcome,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Outcome {
     Passed,
+    Noted,
     Failed { code: u8, reason: String },
-    NotRun { hint: &'static str },
+    NotRun { hint: String },
 }
 
 impl Report {
@@ -32,8 +33,9 @@ impl Report {
         }
     }
 
-    /// Runs a step, whatever became of those before it.
-    pub fn step(&mut self, name: &'static str, command: Cmd<'_>) {
+    /// Runs a step, whatever became of those before it, and tells whether it passed.
+    pub fn step(&mut self, name: impl Into<String>, command: Cmd<'_>) -> bool {
+        let name = name.into();
         eprintln!("\n[{} / {name}] $ {command}", self.chore);
         // Not `Cmd::run`, which drops the exit code.
         let outcome = match Command::from(command).status() {
@@ -43,19 +45,38 @@ impl Report {
                 reason: format!("could not start: {error}"),
             },
         };
+        let passed = outcome == Outcome::Passed;
         self.push(name, outcome);
+        passed
     }
 
-    /// Records a step whose tool is missing; `required` makes that a failure.
-    pub fn not_run(&mut self, name: &'static str, hint: &'static str, required: bool) {
+    /// Records a step that cannot run here, for want of a tool or a device; `required` makes that a failure.
+    pub fn not_run(&mut self, name: impl Into<String>, hint: impl Into<String>, required: bool) {
+        let hint = hint.into();
         let outcome = match required {
             true => Outcome::Failed {
                 code: 1,
-                reason: hint.to_owned(),
+                reason: format!("NOT RUN: {hint}"),
             },
             false => Outcome::NotRun { hint },
         };
-        self.push(name, outcome);
+        self.push(name.into(), outcome);
+    }
+
+    /// Records a step that this program did itself.
+    pub fn record(&mut self, name: impl Into<String>, result: Result<(), String>) -> bool {
+        let outcome = match result {
+            Ok(()) => Outcome::Passed,
+            Err(reason) => Outcome::Failed { code: 1, reason },
+        };
+        let passed = outcome == Outcome::Passed;
+        self.push(name.into(), outcome);
+        passed
+    }
+
+    /// Remembers a fact for the closing table, such as which adapter a device is.
+    pub fn note(&mut self, fact: impl Into<String>) {
+        self.push(fact.into(), Outcome::Noted);
     }
 
     pub fn append(&mut self, other: Report) {
@@ -84,7 +105,7 @@ impl Report {
         first.map_or(ExitCode::SUCCESS, ExitCode::from)
     }
 
-    fn push(&mut self, name: &'static str, outcome: Outcome) {
+    fn push(&mut self, name: String, outcome: Outcome) {
         self.steps.push(Step {
             chore: self.chore,
             name,
@@ -112,9 +133,10 @@ impl Outcome {
 
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} / {:<24} ", self.chore, self.name)?;
+        write!(f, "{} / {:<28} ", self.chore, self.name)?;
         match &self.outcome {
             Outcome::Passed => f.write_str("passed"),
+            Outcome::Noted => f.write_str("found"),
             Outcome::Failed { reason, .. } => write!(f, "FAILED ({reason})"),
             Outcome::NotRun { hint } => write!(f, "NOT RUN ({hint})"),
         }

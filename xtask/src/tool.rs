@@ -3,6 +3,7 @@
 use xshell::Cmd;
 
 pub const NO_CARGO_DENY: &str = "no cargo-deny: cargo install cargo-deny --locked";
+pub const NO_MACHETE: &str = "no cargo-machete: cargo install cargo-machete --locked";
 pub const NO_NEXTEST: &str = "no cargo-nextest: cargo install cargo-nextest --locked";
 pub const NO_TYPOS: &str = "no typos: pip install typos, or cargo install typos-cli --locked";
 

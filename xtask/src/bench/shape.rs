@@ -1,0 +1,166 @@
+//! The shapes that are measured, by name.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::Serialize;
+
+/// A decoder and a batch: the same words for both programs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Shape {
+    pub name: String,
+    pub d_model: usize,
+    pub layers: usize,
+    pub heads: usize,
+    pub kv_heads: usize,
+    pub ffn: usize,
+    /// Rows of the embedding, padding included.
+    pub vocab: usize,
+    pub tied: bool,
+    pub seq: usize,
+    pub batch: usize,
+}
+
+/// `demo` and `151m` are the presets of hybridnorm-core; a test holds them together.
+fn table() -> [Shape; 3] {
+    let shape = |name: &str, d_model, (heads, kv_heads), ffn, layers| Shape {
+        name: name.to_owned(),
+        d_model,
+        layers,
+        heads,
+        kv_heads,
+        ffn,
+        vocab: 100_352,
+        tied: true,
+        seq: 1024,
+        batch: 1,
+    };
+    [
+        // 6.3M parameters, the yardstick of docs/performance.md.
+        Shape {
+            vocab: 4096,
+            tied: false,
+            seq: 256,
+            batch: 4,
+            ..shape("6m", 256, (8, 8), 1024, 4)
+        },
+        Shape {
+            vocab: 320,
+            seq: 256,
+            batch: 8,
+            ..shape("demo", 128, (4, 2), 352, 4)
+        },
+        shape("151m", 768, (16, 4), 2048, 12),
+    ]
+}
+
+impl Shape {
+    /// The flags that both `hybridnorm-train bench step` and `torch_train_step.py` take.
+    pub fn flags(&self) -> Vec<String> {
+        let numbers = [
+            ("--d-model", self.d_model),
+            ("--layers", self.layers),
+            ("--heads", self.heads),
+            ("--kv-heads", self.kv_heads),
+            ("--ffn", self.ffn),
+            ("--vocab", self.vocab),
+            ("--seq", self.seq),
+            ("--batch", self.batch),
+        ];
+        let mut flags: Vec<String> = numbers
+            .iter()
+            .flat_map(|(flag, number)| [(*flag).to_owned(), number.to_string()])
+            .collect();
+        flags.extend(["--placement", "hybrid-star"].map(str::to_owned));
+        if self.tied {
+            flags.push("--tied".to_owned());
+        }
+        flags
+    }
+}
+
+impl FromStr for Shape {
+    type Err = String;
+
+    /// `151m`, or `151m:seq=4096,batch=2`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, changes) = text.split_once(':').unwrap_or((text, ""));
+        let mut shape = table()
+            .into_iter()
+            .find(|shape| shape.name == name)
+            .ok_or_else(|| {
+                let names = table().map(|shape| shape.name).join(", ");
+                format!("`{name}` is no shape: allowed are {names}")
+            })?;
+        for change in changes.split(',').filter(|change| !change.is_empty()) {
+            let (key, value) = change.split_once('=').unwrap_or((change, ""));
+            let field = match key {
+                "seq" => &mut shape.seq,
+                "batch" => &mut shape.batch,
+                _ => return Err(format!("`{key}` cannot be changed: allowed are seq, batch")),
+            };
+            *field = value
+                .parse()
+                .ok()
+                .filter(|number| *number > 0)
+                .ok_or_else(|| format!("{key} is `{value}`: allowed are 1, 2, 3, ..."))?;
+        }
+        Ok(shape)
+    }
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} seq {} batch {}", self.name, self.seq, self.batch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shape_is_a_name_and_what_is_changed_of_it() {
+        let shape: Shape = "151m:seq=4096,batch=2".parse().unwrap();
+        assert_eq!((shape.seq, shape.batch, shape.layers), (4096, 2, 12));
+        assert_eq!(shape.to_string(), "151m seq 4096 batch 2");
+        let flags = shape.flags().join(" ");
+        assert!(
+            flags.contains("--seq 4096 --batch 2") && flags.contains("--tied"),
+            "{flags}"
+        );
+        let untied: Shape = "6m".parse().unwrap();
+        assert!(!untied.flags().contains(&"--tied".to_owned()));
+    }
+
+    #[test]
+    fn other_words_are_refused_by_name() {
+        for (text, named) in [
+            ("7m", "`7m`"),
+            ("", "``"),
+            ("6m:seq=0", "seq is `0`"),
+            ("6m:seq", "seq is ``"),
+            ("6m:batch=-1", "batch is `-1`"),
+            ("6m:ffn=4", "`ffn`"),
+        ] {
+            let message = text.parse::<Shape>().unwrap_err();
+            assert!(message.contains(named), "{text:?}: {message}");
+        }
+    }
+
+    /// The presets stand in a crate that this light program does not build.
+    #[test]
+    fn preset_shapes_are_those_of_the_library() {
+        let presets = include_str!("../../../crates/hybridnorm-core/src/presets.rs");
+        assert!(presets.contains("dense(768, 2048, (16, 4), 12)"));
+        for line in [
+            "n_kv_heads: 2,",
+            "d_ff: 352,",
+            "padded_vocab_size: 320,",
+            "padded_vocab_size: 100_352,",
+            "DecoderConfig::new(257, 128, 4, 4)",
+        ] {
+            assert!(presets.contains(line), "presets.rs has no `{line}`");
+        }
+    }
+}
