@@ -5,6 +5,7 @@
 //! 1 a failure while running, 2 something the user can put right, 130 a run that was interrupted and left a
 //! checkpoint.
 
+mod bench;
 mod flags;
 mod generate;
 mod placements;
@@ -21,6 +22,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
+pub use bench::{Bench, StepFlags};
 pub use flags::RunFlags;
 pub use generate::GenerateFlags;
 pub use plan::PlanFlags;
@@ -54,6 +56,9 @@ pub enum Command {
     Generate(GenerateFlags),
     /// Hold this device against the authors' numbers: forward, every gradient, a 20-step trajectory
     Verify(VerifyFlags),
+    /// Measure how fast this machine computes, and in how much memory
+    #[command(subcommand, arg_required_else_help = false)]
+    Bench(Bench),
     /// List every norm placement with its equations, and every preset
     Placements,
 }
@@ -83,6 +88,7 @@ fn dispatch(cli: Cli, out: &mut impl Write) -> Result<(), Error> {
         Some(Command::Plan(flags)) => plan::run(&flags, out),
         Some(Command::Generate(flags)) => generate::run(&flags, out),
         Some(Command::Verify(flags)) => verify::run(&flags, out),
+        Some(Command::Bench(bench)) => bench::run(&bench, out),
         Some(Command::Placements) => placements::run(out),
     }
 }
