@@ -2,6 +2,7 @@
 #![warn(missing_docs)]
 #![recursion_limit = "256"]
 
+pub mod bench;
 pub mod checkpoint;
 pub mod cli;
 pub mod data;

@@ -287,7 +287,8 @@ fn latest(name: &str) -> PathBuf {
         .unwrap_or_else(|| Path::new(RUNS).join(name))
 }
 
-fn one_of<'a>(what: &str, names: impl Iterator<Item = &'a str>) -> String {
+/// Help that ends in a list of names.
+pub(super) fn one_of<'a>(what: &str, names: impl Iterator<Item = &'a str>) -> String {
     format!("{what}: {}", names.collect::<Vec<_>>().join(", "))
 }
 

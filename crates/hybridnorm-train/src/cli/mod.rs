@@ -5,6 +5,7 @@
 //! 1 a failure while running, 2 something the user can put right, 130 a run that was interrupted and left a
 //! checkpoint.
 
+mod bench;
 mod devices;
 mod flags;
 mod generate;
@@ -22,6 +23,7 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
+pub use bench::{Bench, StepFlags};
 pub use devices::{DevicesFlags, backends_page};
 pub use flags::RunFlags;
 pub use generate::GenerateFlags;
@@ -58,6 +60,9 @@ pub enum Command {
     Verify(VerifyFlags),
     /// List the devices: what is compiled in, what was found, and what to do about the rest
     Devices(DevicesFlags),
+    /// Measure how fast this machine computes, and in how much memory
+    #[command(subcommand, arg_required_else_help = false)]
+    Bench(Bench),
     /// List every norm placement with its equations, and every preset
     Placements,
 }
@@ -88,6 +93,7 @@ fn dispatch(cli: Cli, out: &mut impl Write) -> Result<(), Error> {
         Some(Command::Generate(flags)) => generate::run(&flags, out),
         Some(Command::Verify(flags)) => verify::run(&flags, out),
         Some(Command::Devices(flags)) => devices::run(&flags, out),
+        Some(Command::Bench(bench)) => bench::run(&bench, out),
         Some(Command::Placements) => placements::run(out),
     }
 }

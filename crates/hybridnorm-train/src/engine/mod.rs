@@ -19,6 +19,7 @@ mod metrics;
 mod model;
 mod run_dir;
 mod signals;
+mod step;
 mod strategy;
 mod unlogged;
 
@@ -39,6 +40,7 @@ pub use run_dir::{
     CHECKPOINTS, CONFIG, Difference, METRICS, RunDir, differing_fields, stored_config,
 };
 pub use signals::interrupt_on_signals;
+pub(crate) use step::StepGradients;
 
 use crate::checkpoint::CheckpointStore;
 use crate::recipe::AdamW;
@@ -270,7 +272,7 @@ fn restore(
 }
 
 /// Most memory this process ever held, in bytes.
-fn peak_memory() -> Option<u64> {
+pub(crate) fn peak_memory() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status
         .lines()

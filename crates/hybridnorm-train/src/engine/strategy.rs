@@ -9,12 +9,9 @@ use std::time::Instant;
 
 use burn::data::dataloader::{DataLoaderIterator, Progress};
 use burn::module::Module;
-use burn::optim::{GradientsAccumulator, GradientsParams};
-use burn::tensor::Tensor;
 use burn::train::{
     EventProcessorTraining, Interrupter, Learner, LearnerEvent, SupervisedLearningStrategy,
-    SupervisedTrainingEventProcessor, TrainLoader, TrainStep, TrainingComponents, TrainingItem,
-    ValidLoader,
+    SupervisedTrainingEventProcessor, TrainLoader, TrainingComponents, TrainingItem, ValidLoader,
 };
 
 use super::console::Console;
@@ -23,9 +20,10 @@ use super::log::{MetricsLog, Record};
 use super::metrics::{Evaluation, StepRecord};
 use super::model::{LanguageModel, Output, TokenBatch};
 use super::run_dir::RunDir;
+use super::step::{StepGradients, finite};
 use super::{Evaluate, EvaluationScope};
 use crate::checkpoint::{FORMAT, Snapshot, TrainingState};
-use crate::recipe::{AdamW, GradientNorms, Schedule, clip_coefficient};
+use crate::recipe::{AdamW, Schedule};
 use crate::run::TrainingConfig;
 
 type Events = SupervisedTrainingEventProcessor<LanguageModel>;
@@ -112,16 +110,6 @@ impl SupervisedLearningStrategy<LanguageModel> for StepLoop {
     }
 }
 
-/// The averaged gradient of a step, not yet applied.
-struct StepGradients {
-    /// Summed over micro-batches.
-    sum: GradientsParams,
-    /// Mean loss in nats per token.
-    loss: f64,
-    /// Global norm of the average.
-    norm: f64,
-}
-
 impl Session {
     fn run(
         &mut self,
@@ -150,16 +138,15 @@ impl Session {
             };
             let tokens = step * self.training.tokens_per_step();
             let lr = self.schedule.at(tokens);
-            let scale = clip_coefficient(gradients.norm, self.max_grad_norm)
-                / self.training.accumulation() as f64;
-            model = self.optimizer.step(model, gradients.sum, lr, scale);
+            let (loss, grad_norm) = (gradients.loss, gradients.norm);
+            model = gradients.apply(model, &mut self.optimizer, lr, self.max_grad_norm);
             let seconds = step_started.elapsed().as_secs_f64();
             let record = StepRecord {
                 step,
                 tokens,
-                loss: gradients.loss,
+                loss,
                 lr,
-                grad_norm: gradients.norm,
+                grad_norm,
                 tokens_per_s: self.training.tokens_per_step() as f64 / seconds,
                 elapsed_s: self.at.elapsed_before + started.elapsed().as_secs_f64(),
             };
@@ -179,42 +166,12 @@ impl Session {
         batches: &mut dyn DataLoaderIterator<TokenBatch>,
         step: u64,
     ) -> Result<StepGradients, TrainError> {
-        let accumulation = self.training.accumulation();
-        let mut sum = GradientsAccumulator::new();
-        let mut losses: Vec<Tensor<1>> = Vec::with_capacity(accumulation);
-        for _ in 0..accumulation {
-            let batch = batches.next().ok_or_else(|| TrainError::Batch {
-                step,
-                problem: "the loader ended".to_string(),
-            })?;
-            let batch = batch.map_err(|error| TrainError::Batch {
-                step,
-                problem: error.to_string(),
-            })?;
-            let output = TrainStep::step(model, batch);
-            sum.accumulate(model, output.grads);
-            if let Output::Loss(loss) = output.item {
-                losses.push(*loss);
-            }
-        }
-        let sum = sum.grads();
-        let unreadable = |what| {
-            move |error: burn::tensor::TensorReadError| TrainError::Device {
-                what,
-                step,
-                reason: error.to_string(),
-            }
-        };
-        let losses: Vec<f32> = Tensor::cat(losses, 0)
-            .try_into_vec_as()
-            .map_err(unreadable("loss"))?;
-        let loss = losses.iter().copied().map(f64::from).sum::<f64>() / accumulation as f64;
-        let norms = GradientNorms::measure(&sum, model).map_err(unreadable("gradient norm"))?;
-        let norm = norms.global() / accumulation as f64;
-        for (what, value) in [("loss", loss), ("gradient norm", norm)] {
-            finite(what, value, step)?;
-        }
-        Ok(StepGradients { sum, loss, norm })
+        let wrong = |problem: String| TrainError::Batch { step, problem };
+        let micro_batches = (0..self.training.accumulation()).map(|_| match batches.next() {
+            Some(batch) => batch.map_err(|error| wrong(error.to_string())),
+            None => Err(wrong("the loader ended".to_string())),
+        });
+        StepGradients::of(model, micro_batches, step)
     }
 
     /// Reports, evaluates and saves as configured. True if the run is to stop here.
@@ -366,13 +323,5 @@ impl Session {
             self.console.note(&format!("warning: {error}"));
         }
         Ok(())
-    }
-}
-
-fn finite(what: &'static str, value: f64, step: u64) -> Result<(), TrainError> {
-    if value.is_finite() {
-        Ok(())
-    } else {
-        Err(TrainError::NonFinite { what, value, step })
     }
 }

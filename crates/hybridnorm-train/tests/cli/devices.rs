@@ -18,8 +18,15 @@ fn devices_are_listed_for_people_and_for_machines() {
         let found = entry["found"].as_array().unwrap();
         assert_eq!(found.is_empty(), entry["hint"].is_string(), "{entry}");
         for adapter in found {
-            assert!(adapter["adapter"].as_str().is_some_and(|name| !name.is_empty()));
-            assert!(text.contains(&format!("--device {}: ", adapter["device"].as_str().unwrap())));
+            assert!(
+                adapter["adapter"]
+                    .as_str()
+                    .is_some_and(|name| !name.is_empty())
+            );
+            assert!(text.contains(&format!(
+                "--device {}: ",
+                adapter["device"].as_str().unwrap()
+            )));
         }
     }
 }
@@ -27,9 +34,15 @@ fn devices_are_listed_for_people_and_for_machines() {
 #[test]
 fn an_index_that_is_not_there_is_refused() {
     let place = Place::new();
-    for row in DEVICES.iter().filter(|row| row.numbered && row.is_compiled_in()) {
+    for row in DEVICES
+        .iter()
+        .filter(|row| row.numbered && row.is_compiled_in())
+    {
         let message = place.refuse(&format!("--config tiny.toml --device {}:999", row.name));
-        assert!(message.contains("999") || message.contains(row.needs), "{message}");
+        assert!(
+            message.contains("999") || message.contains(row.needs),
+            "{message}"
+        );
     }
 }
 
@@ -38,13 +51,23 @@ fn an_index_that_is_not_there_is_refused() {
 fn fusion_is_refused_where_there_is_none() {
     let place = Place::new();
     for device in ["flex", "ndarray"] {
-        if DEVICES.iter().any(|row| row.name == device && row.is_compiled_in()) {
+        if DEVICES
+            .iter()
+            .any(|row| row.name == device && row.is_compiled_in())
+        {
             let message = place.refuse(&format!("verify --device {device} --fusion both"));
-            assert!(message.contains("--fusion") && message.contains(device), "{message}");
+            assert!(
+                message.contains("--fusion") && message.contains(device),
+                "{message}"
+            );
         }
     }
-    assert!(place.succeed("devices").contains(match fusion::is_compiled_in() {
-        true => "fusion compiled in",
-        false => "fusion not compiled in (--features fusion)",
-    }));
+    assert!(
+        place
+            .succeed("devices")
+            .contains(match fusion::is_compiled_in() {
+                true => "fusion compiled in",
+                false => "fusion not compiled in (--features fusion)",
+            })
+    );
 }

@@ -1,5 +1,6 @@
 //! The program as a user meets it: what it refuses, and a tiny run from beginning to end.
 
+mod bench;
 mod devices;
 mod place;
 

@@ -1,0 +1,100 @@
+//! What a measurement says of the machine: the device's name, its threads, and the memory that was taken.
+
+use burn::tensor::Device;
+
+use crate::device::DeviceSpec;
+use crate::engine::peak_memory;
+
+/// Whether the device computes in the process's own memory.
+fn is_host(spec: &DeviceSpec) -> bool {
+    matches!(spec.row().name, "flex" | "ndarray" | "cpu")
+}
+
+/// Most memory a measurement took, and what was counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Peak {
+    /// In bytes; `None` where it is not known.
+    pub bytes: Option<u64>,
+    /// What the figure is, or why there is none.
+    pub meaning: &'static str,
+}
+
+impl Peak {
+    /// Of a measurement on `spec`, during which Burn's allocator reserved `reserved` bytes at most.
+    pub fn of(spec: &DeviceSpec, reserved: Option<u64>) -> Self {
+        let (bytes, meaning) = if is_host(spec) {
+            match peak_memory() {
+                Some(bytes) => (Some(bytes), "largest resident set of the whole process"),
+                None => (
+                    None,
+                    "not known: only Linux tells a process its largest resident set",
+                ),
+            }
+        } else {
+            match reserved {
+                Some(bytes) => (
+                    Some(bytes),
+                    "largest that Burn's allocator had reserved on the device after a step",
+                ),
+                None => (
+                    None,
+                    "not known: Burn's backend does not report the device's memory",
+                ),
+            }
+        };
+        Self { bytes, meaning }
+    }
+}
+
+/// The hardware behind `device`, as it names itself; `None` where that is not known.
+pub(super) fn name(spec: &DeviceSpec, device: &Device) -> Option<String> {
+    if is_host(spec) {
+        return cpu_name();
+    }
+    #[cfg(any(feature = "wgpu", feature = "cuda"))]
+    {
+        device.identity().map(|identity| identity.name)
+    }
+    #[cfg(not(any(feature = "wgpu", feature = "cuda")))]
+    {
+        let _ = device;
+        None
+    }
+}
+
+/// The processor's name, where the system tells (Linux on x86).
+fn cpu_name() -> Option<String> {
+    let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
+    let line = text.lines().find(|line| line.starts_with("model name"))?;
+    let (_, name) = line.split_once(':')?;
+    Some(name.trim().to_string())
+}
+
+/// Threads of the CPU backends: Rayon takes as many as `RAYON_NUM_THREADS` says, else one per core that the system
+/// grants (`rayon::ThreadPoolBuilder::num_threads`).
+pub(super) fn threads() -> Option<usize> {
+    let asked = std::env::var("RAYON_NUM_THREADS")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .filter(|threads| *threads > 0);
+    let granted = || std::thread::available_parallelism().ok().map(usize::from);
+    asked.or_else(granted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peak_is_known_or_says_why_not() {
+        for name in ["flex", "wgpu"] {
+            let spec: DeviceSpec = name.parse().unwrap();
+            for reserved in [None, Some(1 << 20)] {
+                let peak = Peak::of(&spec, reserved);
+                assert_eq!(peak.bytes.is_none(), peak.meaning.starts_with("not known"));
+            }
+        }
+        let gpu: DeviceSpec = "cuda".parse().unwrap();
+        assert_eq!(Peak::of(&gpu, Some(7)).bytes, Some(7));
+    }
+}

@@ -1,0 +1,15 @@
+//! What the program measures of itself, in the shapes and with the rules of other implementations, so that the two can
+//! be put side by side.
+//!
+//! | measurement | what is timed |
+//! |---|---|
+//! | [`StepBench`] | one training step: forward, loss, backward, gradient norm, clipping, AdamW |
+
+mod machine;
+mod spread;
+mod step;
+mod step_report;
+
+pub use spread::Spread;
+pub use step::StepBench;
+pub use step_report::StepReport;

@@ -1,0 +1,334 @@
+//! The time of one training step.
+
+use core::fmt;
+use std::time::Instant;
+
+use burn::tensor::{Device, Tensor, TensorData};
+use hybridnorm_core::{ConfigError, DecoderConfig};
+use rand::SeedableRng;
+use rand::rand_core::Rng;
+use rand_chacha::ChaCha8Rng;
+
+use super::machine::{self, Peak};
+use super::spread::Spread;
+use super::step_report::StepReport;
+use crate::device::DeviceSpec;
+use crate::engine::{LanguageModel, StepGradients, TokenBatch, TrainError};
+use crate::error::Error;
+use crate::recipe::{AdamW, AdamWConfig};
+use crate::run::ScheduleConfig;
+
+/// Seed of the random tokens.
+const SEED: u64 = 6198;
+
+/// A training step to be measured, by the rules of `torch_train_step.py`, the PyTorch yardstick:
+///
+/// - each step has `batch` sequences of `seq + 1` random tokens, drawn from all rows of the embedding; they are on the
+///   device before the clock starts;
+/// - timed are forward pass, mean cross-entropy, backward pass, clipping to a global norm of 1, AdamW and reading the
+///   loss back, until the device has finished;
+/// - the learning rate stays at 3e-4; numbers are f32; nothing is accumulated.
+///
+/// It is the step of [`train`](crate::engine::train()) with its recipe. Two things differ from the yardstick: the
+/// embedding does not decay, and the gradient norm is read back as well.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StepBench {
+    /// The model.
+    pub model: DecoderConfig,
+    /// The preset it started from.
+    pub preset: Option<&'static str>,
+    /// Tokens in a sequence.
+    pub seq: usize,
+    /// Sequences in a step.
+    pub batch: usize,
+    /// Steps that are timed.
+    pub steps: u64,
+    /// Steps before those, not timed.
+    pub warmup: u64,
+}
+
+impl Default for StepBench {
+    /// The shape that PyTorch was first measured at: 6.3 million parameters with their own head, 1,024 tokens.
+    fn default() -> Self {
+        Self {
+            model: DecoderConfig {
+                d_ff: 1024,
+                max_seq_len: 256,
+                tied: false,
+                ..DecoderConfig::new(4096, 256, 8, 4)
+            },
+            preset: None,
+            seq: 256,
+            batch: 4,
+            steps: 10,
+            warmup: 3,
+        }
+    }
+}
+
+impl StepBench {
+    /// Refuses what cannot be measured.
+    ///
+    /// # Errors
+    /// Names the field, its value and what is allowed.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        self.model.validate()?;
+        for (field, value) in [
+            ("steps", self.steps),
+            ("seq", self.seq as u64),
+            ("batch", self.batch as u64),
+        ] {
+            if value == 0 {
+                return Err(ConfigError::new(field, value, "at least 1"));
+            }
+        }
+        let model = &self.model;
+        if self.seq > model.max_seq_len {
+            let allowed = format!("at most max_seq_len = {}", model.max_seq_len);
+            return Err(ConfigError::new("seq", self.seq, allowed));
+        }
+        // The widest tensors of a step: logits, feed-forward, fused projection, attention scores. Memory may run out
+        // far below this; beyond it a size could not even be counted.
+        let widest = [
+            model.padded_vocab_size as u128,
+            2 * model.d_ff as u128,
+            (model.n_heads + 2 * model.n_kv_heads) as u128 * model.head_dim() as u128,
+            model.n_heads as u128 * self.seq as u128,
+        ];
+        let widest = widest.into_iter().fold(0, u128::max);
+        let most = isize::MAX as u128 / size_of::<f32>() as u128 / widest / (self.seq as u128 + 1);
+        if self.batch as u128 > most {
+            let allowed = match most {
+                0 => {
+                    "no batch, at this --seq: a tensor would not fit the address space".to_string()
+                }
+                most => format!("at most {most}, to fit the address space"),
+            };
+            return Err(ConfigError::new("batch", self.batch, allowed));
+        }
+        Ok(())
+    }
+
+    /// Tokens that a step trains on.
+    pub fn tokens_per_step(&self) -> usize {
+        self.batch * self.seq
+    }
+
+    /// Measures the step on a device.
+    ///
+    /// # Errors
+    /// As [`validate`](Self::validate); a device that cannot be used or fails; a loss that is not finite.
+    pub fn measure(&self, spec: &DeviceSpec) -> Result<StepReport, Error> {
+        self.validate()?;
+        let device = spec.open()?;
+        let figures = self.run(&device)?;
+        let peak = Peak::of(spec, figures.reserved);
+        let name = machine::name(spec, &device);
+        Ok(StepReport::new(self, spec, name, &figures, peak)?)
+    }
+
+    fn run(&self, device: &Device) -> Result<Figures, TrainError> {
+        self.validate()?;
+        let device = match device.is_autodiff() {
+            true => device.clone(),
+            false => device.clone().autodiff(),
+        };
+        let (recipe, lr) = (AdamWConfig::default(), ScheduleConfig::default().lr);
+        let mut model = LanguageModel {
+            decoder: self.model.init(&device)?,
+        };
+        let mut optimizer = AdamW::new(recipe.clone(), &model);
+        let mut milliseconds = Vec::new();
+        let mut loss = f64::NAN;
+        let mut reserved = None;
+        for step in 1..=self.warmup.saturating_add(self.steps) {
+            let batch = self.tokens(step, &device);
+            finish(&device, step)?;
+            let started = Instant::now();
+            let gradients = StepGradients::of(&model, std::iter::once(Ok(batch)), step)?;
+            loss = gradients.loss;
+            model = gradients.apply(model, &mut optimizer, lr, recipe.max_grad_norm);
+            finish(&device, step)?;
+            let seconds = started.elapsed().as_secs_f64();
+            if step > self.warmup {
+                milliseconds.push(seconds * 1e3);
+            }
+            let now = device.memory_pool_usage().map(|pool| pool.bytes_reserved);
+            reserved = reserved.max(now);
+        }
+        let step_ms = Spread::of(&milliseconds)
+            .ok_or_else(|| ConfigError::new("steps", self.steps, "at least 1"))?;
+        Ok(Figures {
+            step_ms,
+            loss,
+            reserved,
+        })
+    }
+
+    /// The random tokens of `step`: a pure function of its number.
+    ///
+    /// # Shapes
+    /// - `tokens` `[batch, seq + 1]`
+    fn tokens(&self, step: u64, device: &Device) -> TokenBatch {
+        let mut rng = ChaCha8Rng::seed_from_u64(SEED);
+        rng.set_stream(step);
+        let rows = self.model.padded_vocab_size as u64;
+        let shape = [self.batch, self.seq + 1];
+        // 32 random bits, scaled to the rows, of which there are at most 2²⁸.
+        let ids: Vec<i32> = (0..shape[0] * shape[1])
+            .map(|_| ((u64::from(rng.next_u32()) * rows) >> 32) as i32)
+            .collect();
+        TokenBatch {
+            tokens: Tensor::from_data(TensorData::new(ids, shape), device),
+        }
+    }
+}
+
+/// Waits until the device has done all it was asked to.
+fn finish(device: &Device, step: u64) -> Result<(), TrainError> {
+    device.sync().map_err(|error| TrainError::Device {
+        what: "end",
+        step,
+        reason: error.to_string(),
+    })
+}
+
+/// What was measured.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Figures {
+    /// Milliseconds of a step.
+    pub step_ms: Spread,
+    /// Loss of the last step, before its update, in nats per token.
+    pub loss: f64,
+    /// Most bytes Burn's allocator had reserved after a step, where it reports them.
+    pub reserved: Option<u64>,
+}
+
+impl fmt::Display for StepBench {
+    /// What is about to be measured, for people.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let model = &self.model;
+        let parameters = model.num_params().map_err(|_| fmt::Error)?;
+        writeln!(
+            f,
+            "model     {}, {:.2} million parameters: {} layers, width {}, feed-forward {}, {} heads of {} on {} key/value heads",
+            self.preset.unwrap_or("from flags"),
+            parameters as f64 / 1e6,
+            model.n_layers,
+            model.d_model,
+            model.d_ff,
+            model.n_heads,
+            model.head_dim(),
+            model.n_kv_heads,
+        )?;
+        writeln!(
+            f,
+            "          vocabulary of {} rows, head {}; placement {}",
+            model.padded_vocab_size,
+            if model.tied { "tied" } else { "untied" },
+            model.placement,
+        )?;
+        writeln!(
+            f,
+            "step      {} sequences x {} = {} random tokens; {} steps timed after {} of warm-up",
+            self.batch,
+            self.seq,
+            self.tokens_per_step(),
+            self.steps,
+            self.warmup,
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hybridnorm_testing::on_every_device;
+
+    use super::*;
+
+    fn tiny() -> StepBench {
+        StepBench {
+            model: DecoderConfig {
+                d_ff: 24,
+                max_seq_len: 8,
+                ..DecoderConfig::new(40, 16, 2, 2)
+            },
+            seq: 8,
+            batch: 2,
+            steps: 3,
+            warmup: 1,
+            ..StepBench::default()
+        }
+    }
+
+    /// Each layer has four attention matrices, three feed-forward matrices, a norm at the feed-forward layer and three
+    /// in attention; the first has one before attention too; then come the last norm, the embedding and the head.
+    #[test]
+    fn the_default_is_the_shape_of_the_yardstick() {
+        let bench = StepBench::default();
+        bench.validate().unwrap();
+        assert_eq!(bench.tokens_per_step(), 1024);
+        let matrices = 4 * (4 * 256 * 256 + 3 * 256 * 1024) + 2 * 4096 * 256;
+        let norms = 4 * (256 + 3 * 32) + 256 + 256;
+        assert_eq!(bench.model.num_params().unwrap(), matrices + norms);
+    }
+
+    #[test]
+    fn a_step_is_timed_and_computes_something() {
+        on_every_device(|device| {
+            let figures = tiny().run(device).unwrap();
+            assert!(figures.step_ms.min > 0.0);
+            // Random tokens cannot be predicted: the loss stays near that of a uniform guess.
+            assert!((figures.loss - 40f64.ln()).abs() < 0.5, "{figures:?}");
+        });
+    }
+
+    #[test]
+    fn the_warm_up_takes_steps_of_its_own() {
+        on_every_device(|device| {
+            let short = StepBench {
+                steps: 1,
+                warmup: 3,
+                ..tiny()
+            };
+            assert_eq!(
+                short.run(device).unwrap().loss,
+                tiny().run(device).unwrap().loss
+            );
+        });
+    }
+
+    #[test]
+    fn tokens_depend_on_the_step_alone_and_stay_in_the_embedding() {
+        on_every_device(|device| {
+            let read = |step| -> Vec<i32> {
+                let tokens = tiny().tokens(step, device).tokens;
+                tokens.flatten::<1>(0, 1).try_into_vec_as().unwrap()
+            };
+            assert_eq!(read(1), read(1));
+            assert_ne!(read(1), read(2));
+            assert_eq!(read(1).len(), 2 * 9);
+            assert!((1..200).flat_map(read).all(|id| (0..40).contains(&id)));
+        });
+    }
+
+    #[test]
+    fn what_cannot_be_counted_is_refused() {
+        let refused = |change: fn(&mut StepBench)| {
+            let mut bench = tiny();
+            change(&mut bench);
+            bench.validate().unwrap_err().field
+        };
+        assert_eq!(refused(|bench| bench.steps = 0), "steps");
+        assert_eq!(refused(|bench| bench.seq = 0), "seq");
+        assert_eq!(refused(|bench| bench.batch = 0), "batch");
+        assert_eq!(refused(|bench| bench.batch = usize::MAX), "batch");
+        assert_eq!(refused(|bench| bench.seq = 9), "seq");
+        let endless = |bench: &mut StepBench| {
+            bench.seq = usize::MAX;
+            bench.model.max_seq_len = usize::MAX;
+        };
+        assert_eq!(refused(endless), "batch");
+        assert_eq!(refused(|bench| bench.model.d_ff = 0), "d_ff");
+    }
+}

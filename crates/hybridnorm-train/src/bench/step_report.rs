@@ -1,0 +1,194 @@
+//! What [`StepBench`] found, for programs and for people.
+
+use core::fmt;
+
+use hybridnorm_core::ConfigError;
+use serde::Serialize;
+
+use super::machine::{self, Peak};
+use super::step::{Figures, StepBench};
+use crate::device::DeviceSpec;
+
+/// The figures of a training step, with all that it takes to repeat them. Fields that `torch_train_step.py` prints too
+/// have its names.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct StepReport {
+    /// What was measured: `step`.
+    pub bench: &'static str,
+    /// Program and version.
+    pub engine: &'static str,
+    /// The device, as it is typed.
+    pub device: String,
+    /// The hardware, as it names itself.
+    pub device_name: Option<String>,
+    /// Threads that CPU backends use.
+    pub threads: Option<usize>,
+    /// Type of weights and activations.
+    pub dtype: &'static str,
+    /// The preset, if the model started from one.
+    pub preset: Option<&'static str>,
+    /// Where the norms stand.
+    pub placement: String,
+    /// Whether the head shares the embedding's weights.
+    pub tied: bool,
+    /// Width of the stream.
+    pub d_model: usize,
+    /// Blocks.
+    pub layers: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key/value heads.
+    pub kv_heads: usize,
+    /// Inner width of the feed-forward layer.
+    pub ffn: usize,
+    /// Rows of the embedding.
+    pub vocab: usize,
+    /// Tokens in a sequence.
+    pub seq: usize,
+    /// Sequences in a step.
+    pub batch: usize,
+    /// Steps timed.
+    pub steps: u64,
+    /// Steps before those.
+    pub warmup: u64,
+    /// Parameters of the model.
+    pub params: usize,
+    /// Milliseconds of a step, the median.
+    pub step_ms: f64,
+    /// Milliseconds that a tenth of the steps stayed below.
+    pub p10_ms: f64,
+    /// Milliseconds that nine tenths of the steps stayed below.
+    pub p90_ms: f64,
+    /// Milliseconds of the fastest step.
+    pub min_ms: f64,
+    /// Tokens of a step over the median of its time.
+    pub tokens_per_s: f64,
+    /// Loss of the last step, before its update, in nats per token.
+    pub loss: f64,
+    /// Most memory taken, in bytes; `None` where it is not known.
+    pub peak_bytes: Option<u64>,
+    /// What `peak_bytes` counts, or why it is not known.
+    pub peak_bytes_is: &'static str,
+}
+
+impl StepReport {
+    pub(super) fn new(
+        bench: &StepBench,
+        spec: &DeviceSpec,
+        device_name: Option<String>,
+        figures: &Figures,
+        peak: Peak,
+    ) -> Result<Self, ConfigError> {
+        let (model, times) = (&bench.model, &figures.step_ms);
+        Ok(Self {
+            bench: "step",
+            engine: concat!("hybridnorm ", env!("CARGO_PKG_VERSION")),
+            device: spec.to_string(),
+            device_name,
+            threads: machine::threads(),
+            dtype: "f32",
+            preset: bench.preset,
+            placement: model.placement.to_string(),
+            tied: model.tied,
+            d_model: model.d_model,
+            layers: model.n_layers,
+            heads: model.n_heads,
+            kv_heads: model.n_kv_heads,
+            ffn: model.d_ff,
+            vocab: model.padded_vocab_size,
+            seq: bench.seq,
+            batch: bench.batch,
+            steps: bench.steps,
+            warmup: bench.warmup,
+            params: model.num_params()?,
+            step_ms: times.median,
+            p10_ms: times.p10,
+            p90_ms: times.p90,
+            min_ms: times.min,
+            tokens_per_s: bench.tokens_per_step() as f64 / times.median * 1e3,
+            loss: figures.loss,
+            peak_bytes: peak.bytes,
+            peak_bytes_is: peak.meaning,
+        })
+    }
+}
+
+impl fmt::Display for StepReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "device    {}", self.device)?;
+        if let Some(name) = &self.device_name {
+            write!(f, " ({name})")?;
+        }
+        write!(f, ", {}", self.dtype)?;
+        if let Some(threads) = self.threads {
+            write!(f, ", {threads} CPU threads")?;
+        }
+        writeln!(f)?;
+        writeln!(
+            f,
+            "time      {:.2} ms a step (median; {:.2} to {:.2} from 10 % to 90 %, fastest {:.2})",
+            self.step_ms, self.p10_ms, self.p90_ms, self.min_ms
+        )?;
+        writeln!(f, "speed     {:.1} tokens/s", self.tokens_per_s)?;
+        writeln!(
+            f,
+            "loss      {:.4} nats per token in the last step (a uniform guess: {:.4})",
+            self.loss,
+            (self.vocab as f64).ln()
+        )?;
+        match self.peak_bytes {
+            Some(bytes) => writeln!(
+                f,
+                "memory    {:.1} MiB, {}",
+                bytes as f64 / f64::from(1 << 20),
+                self.peak_bytes_is
+            ),
+            None => writeln!(f, "memory    {}", self.peak_bytes_is),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::Spread;
+
+    fn report(peak: Peak) -> StepReport {
+        let figures = Figures {
+            step_ms: Spread::of(&[400.0, 500.0, 600.0]).unwrap(),
+            loss: 8.5,
+            reserved: None,
+        };
+        let spec = "flex".parse().unwrap();
+        StepReport::new(&StepBench::default(), &spec, None, &figures, peak).unwrap()
+    }
+
+    #[test]
+    fn programs_find_the_agreed_keys() {
+        let peak = Peak {
+            bytes: Some(1 << 20),
+            meaning: "counted",
+        };
+        let json = serde_json::to_value(report(peak)).unwrap();
+        assert_eq!(json["step_ms"], 500.0);
+        // 4 x 256 tokens in half a second.
+        assert_eq!(json["tokens_per_s"], 2048.0);
+        assert_eq!(json["peak_bytes"], 1 << 20);
+        for key in ["p10_ms", "p90_ms", "loss", "params", "device", "placement"] {
+            assert!(!json[key].is_null(), "{key}");
+        }
+        assert!(report(peak).to_string().contains("2048.0 tokens/s"));
+    }
+
+    #[test]
+    fn memory_that_is_not_known_says_so() {
+        let peak = Peak {
+            bytes: None,
+            meaning: "not known: nobody counts",
+        };
+        let json = serde_json::to_value(report(peak)).unwrap();
+        assert!(json["peak_bytes"].is_null());
+        assert_eq!(json["peak_bytes_is"], peak.meaning);
+        assert!(report(peak).to_string().contains(peak.meaning));
+    }
+}

@@ -1,0 +1,221 @@
+//! `bench`: how fast this machine computes, and in how much memory.
+
+use std::io::{self, Write};
+
+use clap::{Args, Subcommand};
+use hybridnorm_core::{DecoderConfig, PLACEMENTS, PRESETS, Placement, presets};
+
+use super::flags::one_of;
+use crate::bench::StepBench;
+use crate::device::DeviceSpec;
+use crate::error::Error;
+
+/// What can be measured.
+#[derive(Debug, Subcommand)]
+pub enum Bench {
+    /// One training step on random tokens: forward, loss, backward, gradient norm, clipping, AdamW
+    Step(Box<StepFlags>),
+}
+
+/// The flags of `bench step`. The defaults are those of [`StepBench`].
+#[derive(Debug, Clone, Args)]
+pub struct StepFlags {
+    /// Sizes of the model
+    #[arg(long, value_name = "NAME", help = preset_help())]
+    preset: Option<String>,
+    /// Width of the stream [default: 256, or the preset's]
+    #[arg(long, value_name = "N")]
+    d_model: Option<usize>,
+    /// Blocks [default: 4, or the preset's]
+    #[arg(long, value_name = "N")]
+    layers: Option<usize>,
+    /// Query heads [default: 8, or the preset's]
+    #[arg(long, value_name = "N")]
+    heads: Option<usize>,
+    /// Key/value heads [default: --heads, or the preset's]
+    #[arg(long, value_name = "N")]
+    kv_heads: Option<usize>,
+    /// Inner width of the feed-forward layer [default: 1024, or the preset's]
+    #[arg(long, value_name = "N")]
+    ffn: Option<usize>,
+    /// Rows of the embedding, from all of which tokens are drawn [default: 4096, or the preset's]
+    #[arg(long, value_name = "N")]
+    vocab: Option<usize>,
+    /// The head shares the embedding's weights [default: it has its own, or is as the preset says]
+    #[arg(long)]
+    tied: bool,
+    /// Where the norms stand
+    #[arg(long, value_name = "NAME", help = placement_help())]
+    placement: Option<String>,
+    /// Tokens in a sequence
+    #[arg(long, value_name = "N", default_value_t = StepBench::default().seq)]
+    seq: usize,
+    /// Sequences in a step
+    #[arg(long, value_name = "N", default_value_t = StepBench::default().batch)]
+    batch: usize,
+    /// Steps to time
+    #[arg(long, value_name = "N", default_value_t = StepBench::default().steps)]
+    steps: u64,
+    /// Steps before those, which are not timed
+    #[arg(long, value_name = "N", default_value_t = StepBench::default().warmup)]
+    warmup: u64,
+    /// Where to compute [default: the best one compiled in]
+    #[arg(long, value_name = "NAME")]
+    device: Option<DeviceSpec>,
+    /// End standard output with one JSON object; the lines for people go to standard error
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(bench: &Bench, out: &mut impl Write) -> Result<(), Error> {
+    match bench {
+        Bench::Step(flags) => step(flags, out),
+    }
+}
+
+fn step(flags: &StepFlags, out: &mut impl Write) -> Result<(), Error> {
+    let bench = flags.resolve()?;
+    let spec = flags.device.map_or_else(DeviceSpec::best, Ok)?;
+    let mut tell = |text: String| {
+        if flags.json {
+            // Where standard error is gone, the JSON object says it all.
+            let _ = write!(io::stderr(), "{text}");
+            return Ok(());
+        }
+        write!(out, "{text}")
+            .and_then(|()| out.flush())
+            .map_err(Error::Output)
+    };
+    tell(bench.to_string())?;
+    let report = bench.measure(&spec)?;
+    tell(report.to_string())?;
+    if flags.json {
+        let text = serde_json::to_string(&report).map_err(|error| Error::Output(error.into()))?;
+        writeln!(out, "{text}").map_err(Error::Output)?;
+    }
+    Ok(())
+}
+
+impl StepFlags {
+    /// Resolves and validates the measurement.
+    fn resolve(&self) -> Result<StepBench, Error> {
+        let preset = self.preset.as_deref().map(presets::find).transpose()?;
+        let bench = StepBench {
+            model: self.model(preset)?,
+            preset: preset.map(|preset| preset.name),
+            seq: self.seq,
+            batch: self.batch,
+            steps: self.steps,
+            warmup: self.warmup,
+        };
+        bench.validate()?;
+        Ok(bench)
+    }
+
+    /// The preset's model, or the default one, with the flags over it.
+    fn model(&self, preset: Option<&presets::Preset>) -> Result<DecoderConfig, Error> {
+        let mut model = match preset {
+            Some(preset) => preset.config(),
+            None => StepBench::default().model,
+        };
+        if let (None, Some(heads)) = (preset, self.heads) {
+            model.n_kv_heads = heads;
+        }
+        for (field, flag) in [
+            (&mut model.d_model, self.d_model),
+            (&mut model.n_layers, self.layers),
+            (&mut model.n_heads, self.heads),
+            (&mut model.n_kv_heads, self.kv_heads),
+            (&mut model.d_ff, self.ffn),
+            (&mut model.vocab_size, self.vocab),
+            (&mut model.padded_vocab_size, self.vocab),
+        ] {
+            *field = flag.unwrap_or(*field);
+        }
+        model.tied |= self.tied;
+        if let Some(name) = &self.placement {
+            model.placement = name.parse()?;
+        }
+        // Positions are rotations, so a model takes any length.
+        model.max_seq_len = model.max_seq_len.max(self.seq);
+        Ok(model)
+    }
+}
+
+fn preset_help() -> String {
+    let names = PRESETS.iter().map(|preset| preset.name);
+    one_of("Sizes of the model, each of which a flag overrides", names)
+        + " [default: none, the sizes below]"
+}
+
+fn placement_help() -> String {
+    let names = PLACEMENTS.iter().map(|row| row.name);
+    one_of("Where the norms stand (see `placements`)", names)
+        + &format!(" [default: {}, or the preset's]", Placement::default())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Program {
+        #[command(subcommand)]
+        bench: Bench,
+    }
+
+    fn resolve(args: &str) -> Result<StepBench, Error> {
+        let args = ["bench", "step"].into_iter().chain(args.split_whitespace());
+        let Bench::Step(flags) = Program::try_parse_from(args).unwrap().bench;
+        flags.resolve()
+    }
+
+    #[test]
+    fn without_flags_it_is_the_default_shape() {
+        assert_eq!(resolve("").unwrap(), StepBench::default());
+    }
+
+    #[test]
+    fn every_size_has_its_flag() {
+        let args = "--d-model 48 --layers 3 --heads 6 --kv-heads 2 --ffn 40 --vocab 99 --tied --placement pre \
+                    --seq 300 --batch 5 --steps 7 --warmup 0";
+        let bench = resolve(args).unwrap();
+        let model = DecoderConfig {
+            n_kv_heads: 2,
+            d_ff: 40,
+            max_seq_len: 300,
+            placement: "pre".parse().unwrap(),
+            ..DecoderConfig::new(99, 48, 6, 3)
+        };
+        let expected = StepBench {
+            model,
+            preset: None,
+            seq: 300,
+            batch: 5,
+            steps: 7,
+            warmup: 0,
+        };
+        assert_eq!(bench, expected);
+    }
+
+    #[test]
+    fn key_value_heads_follow_the_heads_unless_a_preset_has_them() {
+        assert_eq!(resolve("--heads 4").unwrap().model.n_kv_heads, 4);
+        let demo = resolve("--preset demo --heads 8").unwrap();
+        assert_eq!((demo.model.n_heads, demo.model.n_kv_heads), (8, 2));
+    }
+
+    #[test]
+    fn flags_override_the_preset() {
+        let bench = resolve("--preset 151m --layers 2 --seq 8192").unwrap();
+        let published = presets::find("151m").unwrap().config();
+        let expected = DecoderConfig {
+            n_layers: 2,
+            max_seq_len: 8192,
+            ..published
+        };
+        assert_eq!((bench.model, bench.preset), (expected, Some("151m")));
+    }
+}
