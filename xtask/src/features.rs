@@ -126,9 +126,11 @@ mod tests {
             [
                 "-p hybridnorm-core --no-default-features",
                 "-p hybridnorm-train --no-default-features",
+                "-p hybridnorm-testing --no-default-features",
                 "-p xtask --no-default-features",
                 "-p hybridnorm-core --no-default-features --features flex",
                 "-p hybridnorm-train --no-default-features --features flex",
+                "-p hybridnorm-testing --no-default-features --features flex",
                 "-p hybridnorm-train --features cuda",
                 "-p hybridnorm-train --features flex",
                 "-p hybridnorm-train --features ndarray",
@@ -141,8 +143,9 @@ mod tests {
     #[test]
     fn metal_is_reported_where_it_cannot_compile() {
         let mut workspace = workspace::tests::sample();
-        let train = &mut workspace.packages[1].features;
-        train.insert("metal".to_owned(), Vec::new());
+        for package in &mut workspace.packages[1..3] {
+            package.features.insert("metal".to_owned(), Vec::new());
+        }
         let here = |os| {
             let parts = parts(&workspace, os).unwrap();
             let metal = parts.iter().find(|part| part.name == "metal").unwrap();

@@ -34,6 +34,15 @@ pub struct Workspace {
 pub struct Package {
     pub name: String,
     pub features: BTreeMap<String, Vec<String>>,
+    #[serde(default)]
+    targets: Vec<Target>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Target {
+    name: String,
+    #[serde(rename = "required-features", default)]
+    required_features: Vec<String>,
 }
 
 /// Compile-time switches of the kernel-compiling backends: features that are no backend.
@@ -52,17 +61,33 @@ impl Workspace {
         serde_json::from_str(json).map_err(|error| format!("`cargo metadata`: {error}"))
     }
 
-    /// Every backend: the features of `hybridnorm-train` but its default and the switches.
+    /// Every backend: what `hybridnorm-train` and the test fixture both have a feature for, but the default
+    /// and the switches. The program has features of its own besides.
     pub fn backends(&self) -> Result<Vec<&str>, String> {
-        let train = self
-            .packages
-            .iter()
-            .find(|package| package.name == "hybridnorm-train")
-            .ok_or("the workspace has no package `hybridnorm-train`")?;
-        let features = train.features.keys().map(String::as_str);
+        let testing = self.package("hybridnorm-testing")?;
+        let features = self.package("hybridnorm-train")?.features.keys();
         Ok(features
+            .map(String::as_str)
+            .filter(|feature| testing.features.contains_key(*feature))
             .filter(|feature| *feature != "default" && !SWITCHES.contains(feature))
             .collect())
+    }
+
+    /// The features without which cargo refuses to build a target.
+    pub fn required_features(&self, package: &str, target: &str) -> Result<&[String], String> {
+        let targets = &self.package(package)?.targets;
+        let target = targets
+            .iter()
+            .find(|other| other.name == target)
+            .ok_or_else(|| format!("{package} has no target `{target}`"))?;
+        Ok(&target.required_features)
+    }
+
+    fn package(&self, name: &str) -> Result<&Package, String> {
+        self.packages
+            .iter()
+            .find(|package| package.name == name)
+            .ok_or_else(|| format!("the workspace has no package `{name}`"))
     }
 
     /// Where a release build puts a program.
@@ -82,6 +107,10 @@ pub mod tests {
                 {"name": "hybridnorm-core", "features": {"default": [], "flex": [], "wgpu": []}},
                 {"name": "hybridnorm-train", "features": {
                     "autotune": [], "cuda": [], "default": ["flex"], "flex": [], "fusion": [],
+                    "ndarray": [], "pack": [], "wgpu": []},
+                 "targets": [{"name": "pack", "required-features": ["pack"]}, {"name": "cli"}]},
+                {"name": "hybridnorm-testing", "features": {
+                    "autotune": [], "cuda": [], "default": ["flex"], "flex": [], "fusion": [],
                     "ndarray": [], "wgpu": []}},
                 {"name": "xtask", "features": {}}]}"#,
         )
@@ -95,6 +124,15 @@ pub mod tests {
             workspace.backends().unwrap(),
             ["cuda", "flex", "ndarray", "wgpu"]
         );
+    }
+
+    #[test]
+    fn a_target_says_which_features_it_requires() {
+        let workspace = sample();
+        let required = |target| workspace.required_features("hybridnorm-train", target);
+        assert_eq!(required("pack").unwrap(), ["pack"]);
+        assert!(required("cli").unwrap().is_empty());
+        assert!(required("other").is_err());
     }
 
     #[test]

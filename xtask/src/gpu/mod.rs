@@ -50,7 +50,7 @@ pub fn run(shell: &Shell, args: &GpuArgs) -> Result<Report, String> {
     args.device.known(&workspace)?;
     let folder = workspace.target_directory.join("gpu");
     let mut report = Report::new("gpu");
-    match build(shell, args) {
+    match build(shell, args, &workspace) {
         Ok(built) => {
             let packed = pack(shell, args, &built, &folder);
             let packed = packed.and_then(|()| check_size(&folder));
@@ -69,7 +69,7 @@ pub fn run(shell: &Shell, args: &GpuArgs) -> Result<Report, String> {
 }
 
 /// One command, so that the program and the tests share one build.
-fn build(shell: &Shell, args: &GpuArgs) -> Result<Built, String> {
+fn build(shell: &Shell, args: &GpuArgs, workspace: &Workspace) -> Result<Built, String> {
     let more = args.features.iter().filter(|feature| !feature.is_empty());
     let features = more.fold(
         feature_set::of(std::slice::from_ref(&args.device)),
@@ -77,6 +77,10 @@ fn build(shell: &Shell, args: &GpuArgs) -> Result<Built, String> {
     );
     let [train, testing] = WORKSPACE;
     let test = &args.test;
+    let required = workspace.required_features(train, test)?;
+    let features = required
+        .iter()
+        .fold(features, |all, feature| format!("{all},{train}/{feature}"));
     let messages = cmd!(
         shell,
         "cargo test --no-run --release -p {train} -p {testing} --test {test} --features {features}"

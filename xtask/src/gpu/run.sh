@@ -109,7 +109,7 @@ PYTHON
 }
 
 main() {
-    local skips=() chosen=() work program rest root link=
+    local skips=() chosen=() fusion=() work program rest root link=
     work=$(mktemp -d) || return 1
     part unpack.txt 30 "$python" -c "$unpack" "$here/pack.tar.xz" "$work"
     program=$work/bin/hybridnorm-train
@@ -121,8 +121,10 @@ main() {
 
     part devices.json 30 "$program" devices --json
     part found.txt 10 "$python" -c "$found" "$OUT/devices.json" "$device"
+    # `verify` refuses the flag for a device that compiles no kernels.
+    [[ $device == cuda ]] && fusion=(--fusion both)
     part verify.json 100 "$program" verify --reference "$work/crates/hybridnorm-train/reference" \
-        --device "$device" --fusion both --json
+        --device "$device" "${fusion[@]}" --json
 
     mapfile -t skips < <("$python" -c "$others" "$OUT/devices.json" "$device")
     cd "$work/crates/hybridnorm-train" || failed=1
