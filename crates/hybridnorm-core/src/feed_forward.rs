@@ -136,9 +136,16 @@ impl FeedForward for DenseFeedForward {
                 let (value, gate) = self.halves(h);
                 activation::gelu_approximate(gate) * value
             }
-            Activation::Gelu => activation::gelu(h),
+            Activation::Gelu => gelu(h),
             Activation::Relu => activation::relu(h),
         };
         self.output.forward(pass.keep(Op::Activation, h))
     }
+}
+
+/// `x·Φ(x)`, composed. `burn::tensor::activation::gelu` computes the same, but on every backend except flex its gradient is that of
+/// the tanh approximation, 2e-5 off (Burn 0.22.1; docs/lab-notebook.md).
+fn gelu(x: Tensor<3>) -> Tensor<3> {
+    let phi = ((x.clone() * core::f64::consts::FRAC_1_SQRT_2).erf() + 1.0) * 0.5;
+    x * phi
 }

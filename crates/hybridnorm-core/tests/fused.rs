@@ -5,15 +5,15 @@
 mod reference_run;
 
 use burn::tensor::{Device, FloatDType};
-use hybridnorm_testing::{cast, every_device, largest, largest_difference, open, parameters};
+use hybridnorm_testing::{
+    apply, cast, every_device, largest, largest_difference, open, parameters,
+};
 use reference_run::{assert_within, config, descend, step, step_in_f64};
-use rstest::rstest;
-use rstest_reuse::apply;
 
 const F32: f64 = 1.0 / (1 << 24) as f64;
 const ROUNDINGS: f64 = 64.0;
 
-#[apply(every_device)]
+#[apply(every_device!)]
 fn fused_and_tuned_kernels_compute_the_same(#[case] device: &Device) {
     let device = device.clone().autodiff();
     let model = config().init(&device).unwrap();

@@ -6,9 +6,7 @@ use burn::tensor::Device;
 use hybridnorm_core::DecoderConfig;
 use hybridnorm_interop::official::{OfficialConfig, name_of};
 use hybridnorm_interop::{InteropError, TensorFile, load};
-use hybridnorm_testing::every_device;
-use rstest::rstest;
-use rstest_reuse::apply;
+use hybridnorm_testing::{apply, every_device};
 use safetensors::tensor::{Dtype, TensorView, serialize_to_file};
 
 fn write(folder: &Path, bytes: &[u8]) -> PathBuf {
@@ -127,7 +125,7 @@ fn official(case: &str) -> OfficialConfig {
     serde_json::from_value(case["model_config"].clone()).unwrap()
 }
 
-#[apply(every_device)]
+#[apply(every_device!)]
 fn weights_of_another_model_are_refused_tensor_by_tensor(#[case] device: &Device) {
     let file = TensorFile::open(reference("dense_qkvc_post").join("weights.safetensors")).unwrap();
     let right = official("dense_qkvc_post").to_decoder().unwrap();

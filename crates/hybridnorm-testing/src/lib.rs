@@ -5,11 +5,9 @@
 //!
 //! ```
 //! use burn::tensor::{Device, Tensor};
-//! use hybridnorm_testing::every_device;
-//! use rstest::rstest;
-//! use rstest_reuse::apply;
+//! use hybridnorm_testing::{apply, every_device};
 //!
-//! #[apply(every_device)]
+//! #[apply(every_device!)]
 //! fn one_and_one_is_two(#[case] device: &Device) {
 //!     let two = Tensor::<1>::ones([2], device).sum();
 //!     assert_eq!(two.into_scalar::<f32>(), 2.0);
@@ -21,29 +19,30 @@
 
 mod numbers;
 
+pub use macro_rules_attribute::apply;
 pub use numbers::{cast, gradients, largest, largest_difference, parameters, values};
 
 use burn::tensor::Device;
 use hybridnorm_device::DeviceSpec;
-use rstest_reuse::template;
 
-/// One case for each compiled-in device; add `.autodiff()` for gradients.
-#[template]
-#[export]
-#[rstest]
-#[cfg_attr(feature = "flex", case::flex(::hybridnorm_testing::open("flex")))]
-#[cfg_attr(
-    feature = "ndarray",
-    case::ndarray(::hybridnorm_testing::open("ndarray"))
-)]
-#[cfg_attr(feature = "wgpu", case::wgpu(::hybridnorm_testing::open("wgpu")))]
-#[cfg_attr(feature = "vulkan", case::vulkan(::hybridnorm_testing::open("vulkan")))]
-#[cfg_attr(feature = "metal", case::metal(::hybridnorm_testing::open("metal")))]
-#[cfg_attr(feature = "webgpu", case::webgpu(::hybridnorm_testing::open("webgpu")))]
-#[cfg_attr(feature = "cuda", case::cuda(::hybridnorm_testing::open("cuda")))]
-#[cfg_attr(feature = "rocm", case::rocm(::hybridnorm_testing::open("rocm")))]
-#[cfg_attr(feature = "cpu", case::cpu(::hybridnorm_testing::open("cpu")))]
-pub fn every_device(#[case] device: &Device) {}
+/// Makes a test one case for each device that is compiled in, by the features of the test's own crate, which are those of
+/// `hybridnorm-device`; `flex` always is. Add `.autodiff()` for gradients.
+#[macro_export]
+macro_rules! every_device {
+    ($($test:tt)*) => {
+        #[rstest::rstest]
+        #[case::flex($crate::open("flex"))]
+        #[cfg_attr(feature = "ndarray", case::ndarray($crate::open("ndarray")))]
+        #[cfg_attr(feature = "wgpu", case::wgpu($crate::open("wgpu")))]
+        #[cfg_attr(feature = "vulkan", case::vulkan($crate::open("vulkan")))]
+        #[cfg_attr(feature = "metal", case::metal($crate::open("metal")))]
+        #[cfg_attr(feature = "webgpu", case::webgpu($crate::open("webgpu")))]
+        #[cfg_attr(feature = "cuda", case::cuda($crate::open("cuda")))]
+        #[cfg_attr(feature = "rocm", case::rocm($crate::open("rocm")))]
+        #[cfg_attr(feature = "cpu", case::cpu($crate::open("cpu")))]
+        $($test)*
+    };
+}
 
 /// A device by name, inference only, open until the process ends.
 ///

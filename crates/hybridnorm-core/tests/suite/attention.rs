@@ -2,9 +2,7 @@
 
 use burn::tensor::{Device, Distribution, Int, Tensor};
 use hybridnorm_core::{Decoder, DecoderConfig, Pass};
-use hybridnorm_testing::{every_device, largest_difference, values};
-use rstest::rstest;
-use rstest_reuse::apply;
+use hybridnorm_testing::{apply, every_device, largest_difference, values};
 
 fn config() -> DecoderConfig {
     DecoderConfig {
@@ -27,7 +25,7 @@ fn logits(model: &Decoder, row: &[i64], pass: &mut Pass, device: &Device) -> Vec
     values(logits).chunks(vocab).map(<[f64]>::to_vec).collect()
 }
 
-#[apply(every_device)]
+#[apply(every_device!)]
 fn the_future_is_not_seen(#[case] device: &Device) {
     let model = config().init(device).unwrap();
     let a = logits(&model, &[1, 2, 3, 4, 5, 6], &mut Pass::causal(), device);
@@ -36,7 +34,7 @@ fn the_future_is_not_seen(#[case] device: &Device) {
     assert!(largest_difference(&a[3], &b[3]) > 1e-4);
 }
 
-#[apply(every_device)]
+#[apply(every_device!)]
 fn a_window_forgets_what_lies_before_it(#[case] device: &Device) {
     // one layer, window 3: position 5 sees tokens 3, 4, 5 only
     let config = DecoderConfig {
@@ -51,7 +49,7 @@ fn a_window_forgets_what_lies_before_it(#[case] device: &Device) {
     assert!(largest_difference(&a[4], &b[4]) > 1e-4);
 }
 
-#[apply(every_device)]
+#[apply(every_device!)]
 fn documents_do_not_see_each_other(#[case] device: &Device) {
     let model = config().init(device).unwrap();
     let documents = || Pass::documents(tokens(&[&[0, 0, 0, 1, 1, 1]], device));
@@ -65,7 +63,7 @@ fn documents_do_not_see_each_other(#[case] device: &Device) {
 }
 
 /// Any split of a sequence into cached steps gives the logits of the whole.
-#[apply(every_device)]
+#[apply(every_device!)]
 fn the_cache_changes_nothing(#[case] device: &Device) {
     for window in [None, Some(4)] {
         let config = DecoderConfig {
@@ -92,7 +90,7 @@ fn the_cache_changes_nothing(#[case] device: &Device) {
 }
 
 /// Grouped-query attention equals multi-head attention with the key and value heads written out.
-#[apply(every_device)]
+#[apply(every_device!)]
 fn grouped_queries_share_their_head(#[case] device: &Device) {
     let grouped = DecoderConfig {
         n_layers: 1,
@@ -121,7 +119,7 @@ fn grouped_queries_share_their_head(#[case] device: &Device) {
 
 /// With QKV-norm, scaling the fused projection leaves attention unchanged (paper, appendix B: the coupling argument);
 /// with Pre-Norm it does not.
-#[apply(every_device)]
+#[apply(every_device!)]
 fn qkv_norm_does_not_feel_the_scale_of_its_projection(#[case] device: &Device) {
     for (placement, free) in [
         ("hybrid", true),
@@ -147,7 +145,7 @@ fn qkv_norm_does_not_feel_the_scale_of_its_projection(#[case] device: &Device) {
 }
 
 /// Sequence lengths and batch sizes that are no multiple of anything; rows do not see each other.
-#[apply(every_device)]
+#[apply(every_device!)]
 fn rows_and_lengths_are_independent(#[case] device: &Device) {
     let model = config().init(device).unwrap();
     for seq in [1usize, 7, 48, 129] {
@@ -165,7 +163,7 @@ fn rows_and_lengths_are_independent(#[case] device: &Device) {
 }
 
 /// A view that is not contiguous in memory gives the same numbers as its copy.
-#[apply(every_device)]
+#[apply(every_device!)]
 fn strided_inputs_are_fine(#[case] device: &Device) {
     let block = hybridnorm_core::BlockConfig::new(32, 4, 48)
         .init(device)
@@ -179,7 +177,7 @@ fn strided_inputs_are_fine(#[case] device: &Device) {
 }
 
 /// Options set to where they do nothing give the plain numbers; set elsewhere they change them.
-#[apply(every_device)]
+#[apply(every_device!)]
 fn options_do_something_and_only_what_they_say(#[case] device: &Device) {
     let row = [3, 1, 4, 1, 5, 9];
     let run = |config: DecoderConfig| {
@@ -284,7 +282,7 @@ fn options_do_something_and_only_what_they_say(#[case] device: &Device) {
 }
 
 /// A model of the user's own: two blocks, no decoder, token by token through a cache and one reused pass.
-#[apply(every_device)]
+#[apply(every_device!)]
 fn blocks_alone_can_be_cached(#[case] device: &Device) {
     use hybridnorm_core::{BlockConfig, KvCache};
     let block = |layer| {
@@ -315,7 +313,7 @@ fn blocks_alone_can_be_cached(#[case] device: &Device) {
     assert!(largest_difference(&long, &whole) < 1e-6);
 }
 
-#[apply(every_device)]
+#[apply(every_device!)]
 fn impossible_blocks_are_refused(#[case] device: &Device) {
     use hybridnorm_core::BlockConfig;
     let refuse = |config: BlockConfig, word: &str| {

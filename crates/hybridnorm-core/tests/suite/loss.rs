@@ -2,18 +2,16 @@
 
 use burn::tensor::{Device, Int, Tensor};
 use hybridnorm_core::loss::{next_token_loss, token_losses};
-use hybridnorm_testing::{every_device, values};
-use rstest::rstest;
-use rstest_reuse::apply;
+use hybridnorm_testing::{apply, every_device, values};
 
-#[apply(every_device)]
+#[apply(every_device!)]
 fn uniform_logits_cost_the_logarithm_of_the_vocabulary(#[case] device: &Device) {
     let targets = Tensor::<2, Int>::from_ints([[0, 5, 9]], device);
     let loss = values(next_token_loss(Tensor::zeros([1, 3, 10], device), targets));
     assert!((loss[0] - 10f64.ln()).abs() < 1e-6);
 }
 
-#[apply(every_device)]
+#[apply(every_device!)]
 fn ignored_targets_cost_nothing_and_large_logits_stay_finite(#[case] device: &Device) {
     // softmax(1e4, 0) = (1, 0): the first target is certain, the second costs 1e4
     let logits = Tensor::<2>::from_floats([[1e4, 0.0], [1e4, 0.0], [0.0, 0.0]], device);
@@ -25,7 +23,7 @@ fn ignored_targets_cost_nothing_and_large_logits_stay_finite(#[case] device: &De
 }
 
 /// ∂nll/∂logits = softmax − one-hot.
-#[apply(every_device)]
+#[apply(every_device!)]
 fn the_gradient_is_softmax_minus_target(#[case] device: &Device) {
     let device = device.clone().autodiff();
     let logits =

@@ -5,9 +5,7 @@ use burn::tensor::{Device, Int, Tensor};
 use hybridnorm_core::{
     Activation, DecoderConfig, InitScheme, NormKind, PLACEMENTS, PRESETS, Placement, loss, presets,
 };
-use hybridnorm_testing::every_device;
-use rstest::rstest;
-use rstest_reuse::apply;
+use hybridnorm_testing::{apply, every_device};
 
 /// Table 9's sizes in millions as the paper names them, and to the unit for HybridNorm* with 100352 rows: matrices from Table 9, d per block norm, 3·head_dim per
 /// block for the q/k/v norms, one more norm in the first block, the final norm.
@@ -49,7 +47,7 @@ fn every_preset_is_valid() {
 }
 
 /// The count without building equals the count of what is built, for every placement and option.
-#[apply(every_device)]
+#[apply(every_device!)]
 fn the_count_is_what_is_built(#[case] device: &Device) {
     for row in PLACEMENTS {
         for (bias, tied, kind, activation, affine) in [
@@ -80,7 +78,7 @@ fn the_count_is_what_is_built(#[case] device: &Device) {
 }
 
 /// Every placement trains: finite loss near ln(vocab) and a gradient for every parameter.
-#[apply(every_device)]
+#[apply(every_device!)]
 fn every_placement_runs_forward_and_backward(#[case] device: &Device) {
     let device = device.clone().autodiff();
     for row in PLACEMENTS {
@@ -122,7 +120,7 @@ impl burn::module::ModuleVisitor for Count<'_> {
 
 /// Post-Norm (eq. 3) is the shifted chain with its norms moved across the block boundary (paper.md §1.2): the shifted
 /// model without its first norm, on an embedding that is already normed, computes the same.
-#[apply(every_device)]
+#[apply(every_device!)]
 fn shifted_post_norm_is_post_norm(#[case] device: &Device) {
     let base = DecoderConfig {
         tied: false,
@@ -171,7 +169,7 @@ fn parameters(model: &impl Module, device: &Device) -> Vec<f32> {
     all.0
 }
 
-#[apply(every_device)]
+#[apply(every_device!)]
 fn the_seed_alone_decides_the_parameters(#[case] device: &Device) {
     let config = DecoderConfig {
         n_kv_heads: 2,
@@ -196,7 +194,7 @@ fn the_seed_alone_decides_the_parameters(#[case] device: &Device) {
 const GOLDEN: f64 = 5_355.740_700_529_95;
 
 /// Deviations of the table in `init.rs`, and the cut at three of them.
-#[apply(every_device)]
+#[apply(every_device!)]
 fn deviations_follow_the_scheme(#[case] device: &Device) {
     let (d, l) = (64usize, 4usize);
     let s = 1.0 / (2.5 * d as f64).sqrt();
@@ -242,7 +240,7 @@ fn deviations_follow_the_scheme(#[case] device: &Device) {
     }
 }
 
-#[apply(every_device)]
+#[apply(every_device!)]
 fn impossible_models_are_refused_by_field(#[case] device: &Device) {
     let base = || DecoderConfig::new(50, 32, 4, 2);
     for (config, field) in [

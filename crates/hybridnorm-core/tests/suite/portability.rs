@@ -6,10 +6,8 @@ use burn::tensor::{DType, Device, Distribution, FloatDType, Int, Tensor};
 use hybridnorm_core::loss::token_losses;
 use hybridnorm_core::{BlockConfig, DecoderConfig, NormConfig, NormKind, Pass};
 use hybridnorm_testing::{
-    cast, every_device, gradients, largest, largest_difference, open, parameters, values,
+    apply, cast, every_device, gradients, largest, largest_difference, open, parameters, values,
 };
-use rstest::rstest;
-use rstest_reuse::apply;
 
 use crate::reference_run::{assert_within, config, descend, step, step_in_f64, tokens};
 
@@ -23,7 +21,7 @@ const BF16: f64 = 1.0 / (1 << 8) as f64;
 const ROUNDINGS: f64 = 64.0;
 
 /// Every length and batch size is computed right, where no size is a multiple of a tile.
-#[apply(every_device)]
+#[apply(every_device!)]
 fn any_length_and_batch_equals_f64_to_rounding(
     #[case] device: &Device,
     #[values(1, 7, 48, 129)] seq: usize,
@@ -35,7 +33,7 @@ fn any_length_and_batch_equals_f64_to_rounding(
 }
 
 /// Half-precision parameters and activations, where the device has them; statistics of norms, rotations and losses stay in f32.
-#[apply(every_device)]
+#[apply(every_device!)]
 fn half_precision_equals_f64_to_its_rounding(
     #[case] device: &Device,
     #[values((DType::F16, FloatDType::F16, F16), (DType::BF16, FloatDType::BF16, BF16))] float: (
@@ -87,7 +85,7 @@ fn assert_layout_is_invisible(
     }
 }
 
-#[apply(every_device)]
+#[apply(every_device!)]
 fn views_and_broadcasts_equal_their_copies(
     #[case] device: &Device,
     #[values(
@@ -142,7 +140,7 @@ fn packed(device: &Device) -> Packed {
 }
 
 /// What does not count has no effect on anything, to the bit; what counts is as if the rest were not there.
-#[apply(every_device)]
+#[apply(every_device!)]
 fn a_fully_masked_document_changes_nothing(#[case] device: &Device) {
     let device = device.clone().autodiff();
     let model = config().init(&device).unwrap();
@@ -182,7 +180,7 @@ fn a_fully_masked_document_changes_nothing(#[case] device: &Device) {
 }
 
 /// Nothing counts at all: no loss, no gradient, no NaN.
-#[apply(every_device)]
+#[apply(every_device!)]
 fn a_batch_that_does_not_count_has_no_gradient(#[case] device: &Device) {
     let device = device.clone().autodiff();
     let model = config().init(&device).unwrap();
@@ -208,7 +206,7 @@ fn fingerprint(model: &impl Module) -> u64 {
 }
 
 /// A seed means the same model on every device, and on every platform: the number was printed by this test on Linux (x86-64).
-#[apply(every_device)]
+#[apply(every_device!)]
 fn a_seed_is_the_same_model_everywhere(#[case] device: &Device) {
     let model = config().init(device).unwrap();
     let flex = config().init(open("flex")).unwrap();
@@ -228,7 +226,7 @@ fn a_seed_is_the_same_model_everywhere(#[case] device: &Device) {
 }
 
 /// Two runs of a few steps end at the same bits. No operation of the model is exempt on the devices tested so far.
-#[apply(every_device)]
+#[apply(every_device!)]
 fn two_runs_are_bit_identical(#[case] device: &Device) {
     let device = device.clone().autodiff();
     let run = || {

@@ -242,7 +242,7 @@ impl fmt::Display for StepBench {
 
 #[cfg(test)]
 mod tests {
-    use hybridnorm_testing::on_every_device;
+    use hybridnorm_testing::{apply, every_device};
 
     use super::*;
 
@@ -273,43 +273,37 @@ mod tests {
         assert_eq!(bench.model.num_params().unwrap(), matrices + norms);
     }
 
-    #[test]
-    fn a_step_is_timed_and_computes_something() {
-        on_every_device(|device| {
-            let figures = tiny().run(device).unwrap();
-            assert!(figures.step_ms.min > 0.0);
-            // Random tokens cannot be predicted: the loss stays near that of a uniform guess.
-            assert!((figures.loss - 40f64.ln()).abs() < 0.5, "{figures:?}");
-        });
+    #[apply(every_device!)]
+    fn a_step_is_timed_and_computes_something(#[case] device: &Device) {
+        let figures = tiny().run(device).unwrap();
+        assert!(figures.step_ms.min > 0.0);
+        // Random tokens cannot be predicted: the loss stays near that of a uniform guess.
+        assert!((figures.loss - 40f64.ln()).abs() < 0.5, "{figures:?}");
     }
 
-    #[test]
-    fn the_warm_up_takes_steps_of_its_own() {
-        on_every_device(|device| {
-            let short = StepBench {
-                steps: 1,
-                warmup: 3,
-                ..tiny()
-            };
-            assert_eq!(
-                short.run(device).unwrap().loss,
-                tiny().run(device).unwrap().loss
-            );
-        });
+    #[apply(every_device!)]
+    fn the_warm_up_takes_steps_of_its_own(#[case] device: &Device) {
+        let short = StepBench {
+            steps: 1,
+            warmup: 3,
+            ..tiny()
+        };
+        assert_eq!(
+            short.run(device).unwrap().loss,
+            tiny().run(device).unwrap().loss
+        );
     }
 
-    #[test]
-    fn tokens_depend_on_the_step_alone_and_stay_in_the_embedding() {
-        on_every_device(|device| {
-            let read = |step| -> Vec<i32> {
-                let tokens = tiny().tokens(step, device).tokens;
-                tokens.flatten::<1>(0, 1).try_into_vec_as().unwrap()
-            };
-            assert_eq!(read(1), read(1));
-            assert_ne!(read(1), read(2));
-            assert_eq!(read(1).len(), 2 * 9);
-            assert!((1..200).flat_map(read).all(|id| (0..40).contains(&id)));
-        });
+    #[apply(every_device!)]
+    fn tokens_depend_on_the_step_alone_and_stay_in_the_embedding(#[case] device: &Device) {
+        let read = |step| -> Vec<i32> {
+            let tokens = tiny().tokens(step, device).tokens;
+            tokens.flatten::<1>(0, 1).try_into_vec_as().unwrap()
+        };
+        assert_eq!(read(1), read(1));
+        assert_ne!(read(1), read(2));
+        assert_eq!(read(1).len(), 2 * 9);
+        assert!((1..200).flat_map(read).all(|id| (0..40).contains(&id)));
     }
 
     #[test]

@@ -103,16 +103,14 @@ fn batch_nats<F: FeedForward>(
 mod tests {
     use burn::module::Param;
     use hybridnorm_core::DecoderConfig;
-    use hybridnorm_testing::every_device;
-    use rstest::rstest;
-    use rstest_reuse::apply;
+    use hybridnorm_testing::{apply, every_device};
 
     use super::*;
     use crate::data::{Corpus, Document, TextSplit, Tokenizer};
 
     /// A model that knows nothing spends log2 V bits on every token, ends of documents included, and these are shared
     /// out over the bytes of the text.
-    #[apply(every_device)]
+    #[apply(every_device!)]
     fn a_uniform_model_costs_the_logarithm_of_its_vocabulary(#[case] device: &Device) {
         let texts = ["twelve bytes", "and sixteen more", "né", "x"];
         let documents: Vec<Document> = texts

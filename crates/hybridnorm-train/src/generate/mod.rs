@@ -166,13 +166,11 @@ pub fn generate<F: FeedForward>(
 #[cfg(test)]
 mod tests {
     use hybridnorm_core::DecoderConfig;
-    use hybridnorm_testing::every_device;
-    use rstest::rstest;
-    use rstest_reuse::apply;
+    use hybridnorm_testing::{apply, every_device};
 
     use super::*;
 
-    #[apply(every_device)]
+    #[apply(every_device!)]
     fn the_cache_changes_nothing(#[case] device: &Device) {
         let model = DecoderConfig::new(40, 32, 4, 3).init(device).unwrap();
         let with = greedy(&model, &[1, 2, 3], 12, true, 40).unwrap();
@@ -181,7 +179,7 @@ mod tests {
         assert_eq!(with.len(), 12);
     }
 
-    #[apply(every_device)]
+    #[apply(every_device!)]
     fn a_text_may_outgrow_its_window(#[case] device: &Device) {
         let model = DecoderConfig::new(40, 32, 4, 1).init(device).unwrap();
         let mut context = Context::new(&model, 8);

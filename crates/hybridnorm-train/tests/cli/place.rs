@@ -73,6 +73,8 @@ impl Place {
         command
             .args(args.split_whitespace())
             .current_dir(self.dir.path())
+            // Without it Mesa's Vulkan driver complains on standard error, on a machine that nobody is logged in to.
+            .env("XDG_RUNTIME_DIR", self.dir.path())
             .stdin(Stdio::null());
         command
     }

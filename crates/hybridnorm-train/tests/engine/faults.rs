@@ -6,11 +6,10 @@ use std::sync::Arc;
 
 use burn::tensor::Device;
 use hybridnorm_testing::any_device;
-use hybridnorm_testing::every_device;
+use hybridnorm_testing::{apply, every_device};
 use hybridnorm_train::checkpoint::{CheckpointError, load_model};
 use hybridnorm_train::engine::{BatchSource, TrainError, train};
 use rstest::rstest;
-use rstest_reuse::apply;
 use tempfile::TempDir;
 
 use crate::tiny;
@@ -66,7 +65,7 @@ fn a_damaged_generation_is_named_and_skipped(
     assert_eq!(tiny::steps(dir.path()).len(), 6);
 }
 
-#[apply(every_device)]
+#[apply(every_device!)]
 fn a_crash_in_the_middle_of_a_save_leaves_the_generation_before_it(#[case] device: &Device) {
     let dir = TempDir::new().unwrap();
     let config = tiny::config(6, 4);
@@ -85,7 +84,7 @@ fn a_crash_in_the_middle_of_a_save_leaves_the_generation_before_it(#[case] devic
     assert_eq!(numbers, (1..=6).collect::<Vec<_>>());
 }
 
-#[apply(every_device)]
+#[apply(every_device!)]
 fn a_run_without_a_whole_generation_is_not_restarted_silently(#[case] device: &Device) {
     let dir = TempDir::new().unwrap();
     let config = tiny::config(2, 4);
@@ -109,7 +108,7 @@ impl BatchSource for Constant {
     }
 }
 
-#[apply(every_device)]
+#[apply(every_device!)]
 fn a_loss_that_is_not_finite_ends_the_run_before_the_weights_are_touched(#[case] device: &Device) {
     let dir = TempDir::new().unwrap();
     let mut config = tiny::config(20, 4);

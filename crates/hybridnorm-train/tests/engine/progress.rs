@@ -4,10 +4,8 @@ use std::io::Write;
 use std::sync::{Arc, Mutex};
 
 use burn::tensor::Device;
-use hybridnorm_testing::every_device;
+use hybridnorm_testing::{apply, every_device};
 use hybridnorm_train::engine::{Console, Record, train};
-use rstest::rstest;
-use rstest_reuse::apply;
 use tempfile::TempDir;
 
 use crate::tiny;
@@ -25,7 +23,7 @@ impl Write for Screen {
     }
 }
 
-#[apply(every_device)]
+#[apply(every_device!)]
 fn plain_lines_can_be_searched(#[case] device: &Device) {
     let (dir, screen) = (TempDir::new().unwrap(), Screen::default());
     let mut request = tiny::request(tiny::config(4, 4), dir.path(), device, false);
@@ -46,7 +44,7 @@ fn plain_lines_can_be_searched(#[case] device: &Device) {
     }
 }
 
-#[apply(every_device)]
+#[apply(every_device!)]
 fn the_log_holds_steps_and_evaluations_in_order(#[case] device: &Device) {
     let dir = TempDir::new().unwrap();
     tiny::run(tiny::config(4, 4), dir.path(), device, false).unwrap();

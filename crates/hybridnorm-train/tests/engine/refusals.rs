@@ -4,17 +4,16 @@ use std::fs;
 
 use burn::tensor::Device;
 use hybridnorm_testing::any_device;
-use hybridnorm_testing::every_device;
+use hybridnorm_testing::{apply, every_device};
 use hybridnorm_train::checkpoint::load_model;
 use hybridnorm_train::engine::{RunDir, TrainError, differing_fields, stored_config, train};
 use hybridnorm_train::run::RunConfig;
 use rstest::rstest;
-use rstest_reuse::apply;
 use tempfile::TempDir;
 
 use crate::tiny;
 
-#[apply(every_device)]
+#[apply(every_device!)]
 fn an_existing_run_is_refused_without_resume(#[case] device: &Device) {
     let dir = TempDir::new().unwrap();
     let config = tiny::config(2, 4);
@@ -23,7 +22,7 @@ fn an_existing_run_is_refused_without_resume(#[case] device: &Device) {
     assert!(matches!(error, TrainError::RunExists { .. }), "{error}");
 }
 
-#[apply(every_device)]
+#[apply(every_device!)]
 fn nothing_to_resume_is_refused(#[case] device: &Device) {
     let dir = TempDir::new().unwrap();
     let error = tiny::run(tiny::config(2, 4), dir.path(), device, true).unwrap_err();
@@ -50,7 +49,7 @@ fn a_changed_field_is_named(#[case] field: &str, #[case] change: fn(&mut RunConf
     }
 }
 
-#[apply(every_device)]
+#[apply(every_device!)]
 fn what_does_not_change_the_mathematics_may_change(#[case] device: &Device) {
     let dir = TempDir::new().unwrap();
     let mut config = tiny::config(4, 4);
@@ -62,7 +61,7 @@ fn what_does_not_change_the_mathematics_may_change(#[case] device: &Device) {
     assert!(dir.path().join("checkpoints/step-3").is_dir());
 }
 
-#[apply(every_device)]
+#[apply(every_device!)]
 fn other_data_is_refused(#[case] device: &Device) {
     let dir = TempDir::new().unwrap();
     let config = tiny::config(4, 4);
@@ -97,7 +96,7 @@ fn an_impossible_configuration_leaves_no_directory(
     assert!(!dir.path().join("deep").exists());
 }
 
-#[apply(every_device)]
+#[apply(every_device!)]
 fn a_directory_below_a_file_is_refused(#[case] device: &Device) {
     let dir = TempDir::new().unwrap();
     let file = dir.path().join("file");
@@ -144,7 +143,7 @@ fn an_unknown_field_in_a_stored_configuration_is_one_line() {
     assert!(error.contains("d_fff") && !error.contains('\n'), "{error}");
 }
 
-#[apply(every_device)]
+#[apply(every_device!)]
 fn a_checkpoint_of_another_shape_is_refused(#[case] device: &Device) {
     let dir = TempDir::new().unwrap();
     let config = tiny::config(2, 4);

@@ -1,16 +1,14 @@
 //! Bit-identical resume, accumulation, retention, the log.
 
 use burn::tensor::Device;
-use hybridnorm_testing::every_device;
-use rstest::rstest;
-use rstest_reuse::apply;
+use hybridnorm_testing::{apply, every_device};
 use tempfile::TempDir;
 
 use crate::tiny;
 
 const FILES: [&str; 2] = ["model.safetensors", "optimizer.safetensors"];
 
-#[apply(every_device)]
+#[apply(every_device!)]
 fn a_resumed_run_equals_a_straight_one_bit_for_bit(
     #[case] device: &Device,
     #[values(4, 2)] micro_batch: usize,
@@ -35,7 +33,7 @@ fn a_resumed_run_equals_a_straight_one_bit_for_bit(
     assert_eq!(numbers, (1..=8).collect::<Vec<_>>());
 }
 
-#[apply(every_device)]
+#[apply(every_device!)]
 fn accumulated_micro_batches_equal_one_batch_to_rounding(#[case] device: &Device) {
     let run = |micro_batch| {
         let dir = TempDir::new().unwrap();
@@ -61,7 +59,7 @@ fn accumulated_micro_batches_equal_one_batch_to_rounding(#[case] device: &Device
     }
 }
 
-#[apply(every_device)]
+#[apply(every_device!)]
 fn the_newest_checkpoints_are_kept(#[case] device: &Device) {
     let dir = TempDir::new().unwrap();
     let mut config = tiny::config(8, 4);
@@ -75,7 +73,7 @@ fn the_newest_checkpoints_are_kept(#[case] device: &Device) {
     assert_eq!(names, ["step-6", "step-8"]);
 }
 
-#[apply(every_device)]
+#[apply(every_device!)]
 fn the_run_directory_holds_what_is_documented_and_nothing_else(#[case] device: &Device) {
     let dir = TempDir::new().unwrap();
     tiny::run(tiny::config(2, 4), dir.path(), device, false).unwrap();
@@ -90,7 +88,7 @@ fn the_run_directory_holds_what_is_documented_and_nothing_else(#[case] device: &
     );
 }
 
-#[apply(every_device)]
+#[apply(every_device!)]
 fn resuming_a_finished_run_changes_nothing(#[case] device: &Device) {
     let dir = TempDir::new().unwrap();
     let config = tiny::config(4, 4);
@@ -109,7 +107,7 @@ fn resuming_a_finished_run_changes_nothing(#[case] device: &Device) {
     assert_eq!(before, after);
 }
 
-#[apply(every_device)]
+#[apply(every_device!)]
 fn a_saved_model_predicts_what_the_trained_one_does(#[case] device: &Device) {
     use burn::tensor::{Int, Tensor};
     use hybridnorm_train::checkpoint::load_model;

@@ -5,13 +5,11 @@ use burn::module::Param;
 use burn::tensor::{Device, Tensor};
 use hybridnorm_core::{Decoder, DecoderConfig};
 use hybridnorm_interop::Array;
-use hybridnorm_testing::{every_device, open};
+use hybridnorm_testing::{apply, every_device, open};
 use hybridnorm_train::recipe::{AdamWConfig, Schedule, ScheduleShape};
 use hybridnorm_train::verify::{
     Agreement, Phase, TrajectoryWork, Work, Yardstick, compare, in_f64, record,
 };
-use rstest::rstest;
-use rstest_reuse::apply;
 
 fn config() -> DecoderConfig {
     DecoderConfig {
@@ -76,7 +74,7 @@ fn scaled<const D: usize>(x: &Param<Tensor<D>>, factor: f64) -> Param<Tensor<D>>
 }
 
 /// Named as layer, sublayer and operation.
-#[apply(every_device)]
+#[apply(every_device!)]
 fn a_fault_in_the_forward_pass_is_placed(
     #[case] device: &Device,
     #[values("key norm", "down projection", "embedding", "final norm")] fault: &str,
@@ -114,7 +112,7 @@ fn a_fault_in_the_forward_pass_is_placed(
 }
 
 /// A backward pass that is wrong in one place while the forward pass is right.
-#[apply(every_device)]
+#[apply(every_device!)]
 fn a_fault_in_a_gradient_alone_is_placed(#[case] device: &Device) {
     let device = device.clone().autodiff();
     let mut found = record(model(&device), &work(EPSILON), &device).unwrap();
@@ -128,14 +126,14 @@ fn a_fault_in_a_gradient_alone_is_placed(#[case] device: &Device) {
 }
 
 /// Another ε in AdamW: forward and backward are right, the first update is not.
-#[apply(every_device)]
+#[apply(every_device!)]
 fn a_fault_in_the_optimiser_is_placed(#[case] device: &Device) {
     let first = verdict(device, 1e-4, |model| model).first.unwrap();
     assert_eq!(first.phase, Phase::Trajectory);
     assert!(first.place.starts_with("step 2, "), "{}", first.place);
 }
 
-#[apply(every_device)]
+#[apply(every_device!)]
 fn a_sound_device_agrees(#[case] device: &Device) {
     let agreement = verdict(device, EPSILON, |model| model);
     assert_eq!(agreement.first, None);

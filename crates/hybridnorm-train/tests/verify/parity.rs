@@ -3,23 +3,19 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use hybridnorm_testing::{any_device, every_device};
+use hybridnorm_testing::{any_device, apply, every_device};
 use hybridnorm_train::verify::{self, Outcome, Report, Subject};
-use rstest::rstest;
-use rstest_reuse::apply;
 
 fn shipped() -> PathBuf {
     verify::shipped_reference().unwrap()
 }
 
 fn verify(reference: &Path, device: &Device) -> Report {
-    verify::run(reference, device, &format!("{device:?}"), |case| {
-        println!("{case}")
-    })
-    .unwrap()
+    let subject = Subject::new(format!("{device:?}"), device.clone());
+    verify::run(reference, &subject, |case| println!("{case}")).unwrap()
 }
 
-#[apply(every_device)]
+#[apply(every_device!)]
 fn every_device_computes_the_authors_numbers(#[case] device: &Device) {
     let report = verify(&shipped(), device);
     assert_eq!(
@@ -29,7 +25,7 @@ fn every_device_computes_the_authors_numbers(#[case] device: &Device) {
 }
 
 /// One weight moved by one part in a thousand is seen, and named.
-#[apply(every_device)]
+#[apply(every_device!)]
 fn a_wrong_weight_is_found(#[case] device: &Device) {
     let folder = tempfile::tempdir().unwrap();
     let case = folder.path().join("dense_star_multi");
