@@ -4,9 +4,9 @@ use rstest::rstest;
 
 use crate::place::{Place, stderr};
 
-/// A shape that takes milliseconds.
+/// A shape that takes milliseconds, with enough tokens for a steady loss.
 const TINY: &str =
-    "--d-model 16 --layers 2 --heads 2 --kv-heads 1 --ffn 32 --vocab 64 --seq 8 --batch 2";
+    "--d-model 16 --layers 2 --heads 2 --kv-heads 1 --ffn 32 --vocab 64 --seq 32 --batch 32";
 
 #[rstest]
 #[case::nothing("bench", &["bench", "step"])]
@@ -53,10 +53,12 @@ fn a_step_is_measured_on_every_cpu_device() {
 
         assert!(number("p10_ms") > 0.0 && number("p10_ms") <= number("step_ms"));
         assert!(number("step_ms") <= number("p90_ms"));
-        let tokens_per_s = 2.0 * 8.0 / number("step_ms") * 1e3;
+        let tokens_per_s = 32.0 * 32.0 / number("step_ms") * 1e3;
         assert!((number("tokens_per_s") / tokens_per_s - 1.0).abs() < 1e-9);
-        // A step that computes nothing would have no loss near that of a uniform guess.
-        assert!((number("loss") - 64f64.ln()).abs() < 0.5, "{out}");
+        // Random tokens cannot be predicted. An untied head starts with deviation 1/√d on normed vectors, so logits
+        // have variance 1, and the mean loss of N(0, σ²) logits is ln(vocab) + σ²/2.
+        let expected = 64f64.ln() + 0.5;
+        assert!((number("loss") - expected).abs() < 0.25, "{out}");
         if cfg!(target_os = "linux") {
             assert!(number("peak_bytes") > 1e6, "{out}");
         }
@@ -67,14 +69,14 @@ fn a_step_is_measured_on_every_cpu_device() {
         ];
         assert_eq!(
             sizes.map(number),
-            [16.0, 2.0, 2.0, 1.0, 32.0, 64.0, 8.0, 2.0]
+            [16.0, 2.0, 2.0, 1.0, 32.0, 64.0, 32.0, 32.0]
         );
     }
 }
 
 /// Tokens and weights come from fixed seeds, and every step has its own tokens.
 #[test]
-fn the_loss_is_the_same_each_time_and_moves_with_the_steps() {
+fn the_loss_is_the_same_each_time_and_another_in_each_step() {
     let place = Place::new();
     let loss = |steps: u32| {
         let args = format!("bench step {TINY} --steps {steps} --warmup 0 --device flex --json");
@@ -95,7 +97,7 @@ fn people_get_lines_and_no_json() {
             "bench step {TINY} --steps 1 --warmup 0 --device flex"
         ));
         for words in [
-            "2 sequences x 8 = 16",
+            "32 sequences x 32 = 1024",
             "hybrid-star",
             "ms a step",
             "tokens/s",
