@@ -15,6 +15,7 @@ use crate::init::{InitConfig, InitScheme, Initializer, Role};
 use crate::norm::{Norm, NormStyle};
 use crate::pass::Pass;
 use crate::placement::Placement;
+use crate::precision::softcap;
 use crate::trace::Op;
 
 /// Configuration of a [`Decoder`]. Unknown fields are refused when it is read from a file.
@@ -446,7 +447,7 @@ impl<F: FeedForward> Decoder<F> {
             logits = logits * scale;
         }
         if let Some(cap) = self.logit_softcap {
-            logits = (logits / cap).tanh() * cap;
+            logits = softcap(logits, cap);
         }
         logits
     }

@@ -18,6 +18,7 @@ use crate::init::{Initializer, Role};
 use crate::norm::NormStyle;
 use crate::pass::Pass;
 use crate::placement::QkvNormSites;
+use crate::precision::softcap;
 use crate::trace::Op;
 use qkv_norm::{QkvNorms, apply};
 use rope::RotaryConfig;
@@ -230,7 +231,7 @@ impl Attention {
         let query = (query * self.settings.scale).reshape([b, k, h / k * t, d]);
         let mut scores = query.matmul(key.swap_dims(2, 3)).reshape([b, h, t, s]);
         if let Some(cap) = self.settings.softcap {
-            scores = (scores / cap).tanh() * cap;
+            scores = softcap(scores, cap);
         }
         let scores = pass.keep(Op::Scores, scores);
         let scores = scores.mask_fill(mask.expand([b, h, t, s]), f32::NEG_INFINITY);

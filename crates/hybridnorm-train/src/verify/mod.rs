@@ -21,7 +21,7 @@ use burn::tensor::{Device, TensorReadError};
 use hybridnorm_device::{DeviceError, DeviceSpec};
 use hybridnorm_interop::InteropError;
 
-pub use agreement::{Agreement, Divergence, Phase, Yardstick, compare, in_f64};
+pub use agreement::{Agreement, Divergence, Phase, Yardstick, compare};
 use case::CaseDir;
 pub use check::{Check, FACTOR};
 pub use record::{Losses, Record, Step, TrajectoryWork, Work, record};
@@ -177,7 +177,7 @@ fn dense_case(dir: &CaseDir, subject: &Subject) -> Result<Judged, CaseError> {
     let agreement = match &subject.yardstick {
         Some(flex) => {
             let build = |device: &Device| case.model(device).map_err(CaseError::from);
-            let yardstick = yardstick::measure(case.work(), flex, build)?;
+            let yardstick = Yardstick::measure(case.work(), flex, build)?;
             Some(compare(&found, &yardstick))
         }
         None => None,
@@ -197,7 +197,7 @@ fn demo_case(device: &Device, flex: &Device) -> Result<Judged, CaseError> {
     let same = values::parameters(&model) == values::parameters(&build(flex)?);
     let checks = vec![Check::exact("the same initial parameters", same, "")];
     let found = record(model, &work, &device)?;
-    let yardstick = yardstick::measure(&work, flex, build)?;
+    let yardstick = Yardstick::measure(&work, flex, build)?;
     Ok((checks, Some(compare(&found, &yardstick))))
 }
 

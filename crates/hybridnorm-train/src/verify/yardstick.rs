@@ -1,12 +1,11 @@
 //! Where the yardstick of a verification comes from, and the work beyond the reference's tiny models.
 
-use burn::tensor::{Device, TensorReadError};
-use hybridnorm_core::{ConfigError, Decoder, DecoderConfig, presets};
+use burn::tensor::Device;
+use hybridnorm_core::{ConfigError, DecoderConfig, presets};
 use hybridnorm_device::DeviceSpec;
 use hybridnorm_interop::Array;
 
-use super::agreement::{Yardstick, in_f64};
-use super::record::{TrajectoryWork, Work, record};
+use super::record::{TrajectoryWork, Work};
 use crate::recipe::{AdamWConfig, Schedule, ScheduleShape};
 
 /// The device that others are held against.
@@ -16,21 +15,6 @@ pub const YARDSTICK: &str = "flex";
 pub fn device() -> Option<Device> {
     let spec: DeviceSpec = YARDSTICK.parse().ok()?;
     spec.open().ok().map(Device::autodiff)
-}
-
-/// Computes `work` on the yardstick, in f32 and in f64; `model` builds the model there.
-///
-/// # Errors
-/// When the model cannot be built or the device fails.
-pub fn measure<E: From<TensorReadError>>(
-    work: &Work,
-    device: &Device,
-    model: impl Fn(&Device) -> Result<Decoder, E>,
-) -> Result<Yardstick, E> {
-    Ok(Yardstick {
-        single: record(model(device)?, work, device)?,
-        double: record(in_f64(model(device)?), work, device)?,
-    })
 }
 
 /// Sizes at which kernels take the paths that the reference's models are too small for: the `demo` preset on sequences that are no

@@ -2,13 +2,13 @@
 //! model than the yardstick does: one operation of one layer is off, everything before it is right.
 
 use burn::module::Param;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Tensor, TensorReadError};
 use hybridnorm_core::{Decoder, DecoderConfig};
 use hybridnorm_interop::Array;
 use hybridnorm_testing::{apply, every_device, open};
 use hybridnorm_train::recipe::{AdamWConfig, Schedule, ScheduleShape};
 use hybridnorm_train::verify::{
-    Agreement, Phase, TrajectoryWork, Work, Yardstick, compare, in_f64, record,
+    Agreement, Phase, TrajectoryWork, Work, Yardstick, compare, record,
 };
 
 fn config() -> DecoderConfig {
@@ -55,10 +55,8 @@ fn model(device: &Device) -> Decoder {
 
 fn yardstick() -> Yardstick {
     let flex = open("flex").clone().autodiff();
-    Yardstick {
-        single: record(model(&flex), &work(EPSILON), &flex).unwrap(),
-        double: record(in_f64(model(&flex)), &work(EPSILON), &flex).unwrap(),
-    }
+    let build = |device: &Device| Ok::<_, TensorReadError>(model(device));
+    Yardstick::measure(&work(EPSILON), &flex, build).unwrap()
 }
 
 /// The device computes `faulty` of the model, flex the model itself.
