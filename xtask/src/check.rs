@@ -4,7 +4,7 @@ use clap::Args;
 use xshell::{Cmd, Shell, cmd};
 
 use crate::device::{Backend, Devices};
-use crate::feature_set;
+use crate::feature_set::{self, FUSED};
 use crate::report::Report;
 use crate::tool;
 use crate::workspace::Workspace;
@@ -60,7 +60,8 @@ pub fn of(
     clippy(&mut report, "devices of the tests", &all);
     if fused && backends.iter().any(Backend::compiles_kernels) {
         let features = feature_set::fused(backends);
-        let set = ["--workspace", "--features", &features];
+        let [core, testing] = FUSED;
+        let set = ["-p", core, "-p", testing, "--features", &features];
         clippy(&mut report, "fusion and autotune", &set);
     }
     let documentation =

@@ -10,7 +10,7 @@ use xshell::{Cmd, Shell, cmd};
 
 use crate::case;
 use crate::device::{Backend, Devices};
-use crate::feature_set;
+use crate::feature_set::{self, FUSED};
 use crate::found::{self, Standing};
 use crate::report::Report;
 use crate::tool;
@@ -118,7 +118,7 @@ fn nextest(shell: &Shell) -> bool {
 }
 
 /// The one test with kernel fusion and autotune on. Both are compile-time features of Burn, so it is
-/// one more feature set; it adds to that of the other tests so as to share what lies below.
+/// one more feature set.
 fn fused(report: &mut Report, runner: &Runner<'_>, args: &TestArgs, present: &[(Backend, String)]) {
     const STEP: &str = "kernel fusion and autotune";
     let compiling = |(backend, _): &(Backend, String)| backend.compiles_kernels();
@@ -135,9 +135,13 @@ fn fused(report: &mut Report, runner: &Runner<'_>, args: &TestArgs, present: &[(
     } else {
         let backends = args.devices.with(&args.require);
         let features = feature_set::fused(&backends);
+        let [core, testing] = FUSED;
         let set = [
             "--release",
-            "--workspace",
+            "-p",
+            core,
+            "-p",
+            testing,
             "--test",
             "fused",
             "--features",

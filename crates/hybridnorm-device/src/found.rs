@@ -76,16 +76,13 @@ fn describe(spec: &DeviceSpec, index: usize, device: &Device) -> Adapter {
         (DType::F16, "f16"),
         (DType::BF16, "bf16"),
     ];
-    let cpu = !spec.row().compiles_kernels || spec.row().name == "cpu";
     Adapter {
         device: spec.to_string(),
-        adapter: identity(device)
-            .map(|(name, _)| name)
-            .unwrap_or_else(cpu_name),
+        adapter: adapter_name(device),
         software: spec.row().compiles_kernels && is_software(device),
         memory_bytes: match spec.row().name {
             "cuda" => card_memory(index),
-            _ => cpu.then(machine_memory),
+            _ => spec.row().in_host_memory().then(machine_memory),
         },
         float_types: float_types
             .into_iter()
@@ -93,6 +90,13 @@ fn describe(spec: &DeviceSpec, index: usize, device: &Device) -> Adapter {
             .map(|(_, name)| name)
             .collect(),
     }
+}
+
+/// The hardware behind a device, as it names itself.
+pub fn adapter_name(device: &Device) -> String {
+    identity(device)
+        .map(|(name, _)| name)
+        .unwrap_or_else(cpu_name)
 }
 
 /// Opens the device, if opening is something it does.

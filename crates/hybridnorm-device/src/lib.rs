@@ -28,6 +28,6 @@ mod spec;
 mod table;
 
 pub use error::DeviceError;
-pub use found::{Adapter, Inventory, inventory};
+pub use found::{Adapter, Inventory, adapter_name, inventory};
 pub use spec::DeviceSpec;
 pub use table::{DEVICES, DeviceRow, compiled_in, markdown};

@@ -41,6 +41,11 @@ impl DeviceRow {
     pub fn is_compiled_in(&self) -> bool {
         self.backend.is_some()
     }
+
+    /// Whether tensors lie in the process's own memory.
+    pub fn in_host_memory(&self) -> bool {
+        ["flex", "ndarray", "cpu"].contains(&self.name)
+    }
 }
 
 /// The backend of a row, if its feature is compiled in.

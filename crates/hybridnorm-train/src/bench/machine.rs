@@ -1,14 +1,7 @@
-//! What a measurement says of the machine: the device's name, its threads, and the memory that was taken.
-
-use burn::tensor::Device;
+//! What a measurement says of the machine: its threads, and the memory that was taken.
 
 use crate::device::DeviceSpec;
 use crate::engine::peak_memory;
-
-/// Whether the device computes in the process's own memory.
-fn is_host(spec: &DeviceSpec) -> bool {
-    matches!(spec.row().name, "flex" | "ndarray" | "cpu")
-}
 
 /// Most memory a measurement took, and what was counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,7 +15,7 @@ pub(super) struct Peak {
 impl Peak {
     /// Of a measurement on `spec`, during which Burn's allocator reserved `reserved` bytes at most.
     pub fn of(spec: &DeviceSpec, reserved: Option<u64>) -> Self {
-        let (bytes, meaning) = if is_host(spec) {
+        let (bytes, meaning) = if spec.row().in_host_memory() {
             match peak_memory() {
                 Some(bytes) => (Some(bytes), "largest resident set of the whole process"),
                 None => (
@@ -44,30 +37,6 @@ impl Peak {
         };
         Self { bytes, meaning }
     }
-}
-
-/// The hardware behind `device`, as it names itself; `None` where that is not known.
-pub(super) fn name(spec: &DeviceSpec, device: &Device) -> Option<String> {
-    if is_host(spec) {
-        return cpu_name();
-    }
-    #[cfg(any(feature = "wgpu", feature = "cuda"))]
-    {
-        device.identity().map(|identity| identity.name)
-    }
-    #[cfg(not(any(feature = "wgpu", feature = "cuda")))]
-    {
-        let _ = device;
-        None
-    }
-}
-
-/// The processor's name, where the system tells (Linux on x86).
-fn cpu_name() -> Option<String> {
-    let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
-    let line = text.lines().find(|line| line.starts_with("model name"))?;
-    let (_, name) = line.split_once(':')?;
-    Some(name.trim().to_string())
 }
 
 /// Threads of the CPU backends: Rayon takes as many as `RAYON_NUM_THREADS` says, else one per core that the system

@@ -9,10 +9,10 @@ use rand::SeedableRng;
 use rand::rand_core::Rng;
 use rand_chacha::ChaCha8Rng;
 
-use super::machine::{self, Peak};
+use super::machine::Peak;
 use super::spread::Spread;
 use super::step_report::StepReport;
-use crate::device::DeviceSpec;
+use crate::device::{DeviceSpec, adapter_name};
 use crate::engine::{LanguageModel, StepGradients, TokenBatch, TrainError};
 use crate::error::Error;
 use crate::recipe::{AdamW, AdamWConfig};
@@ -123,7 +123,7 @@ impl StepBench {
         let device = spec.open()?;
         let figures = self.run(&device)?;
         let peak = Peak::of(spec, figures.reserved);
-        let name = machine::name(spec, &device);
+        let name = adapter_name(&device);
         Ok(StepReport::new(self, spec, name, &figures, peak)?)
     }
 

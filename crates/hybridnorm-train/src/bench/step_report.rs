@@ -20,7 +20,7 @@ pub struct StepReport {
     /// The device, as it is typed.
     pub device: String,
     /// The hardware, as it names itself.
-    pub device_name: Option<String>,
+    pub device_name: String,
     /// Threads that CPU backends use.
     pub threads: Option<usize>,
     /// Type of weights and activations.
@@ -75,7 +75,7 @@ impl StepReport {
     pub(super) fn new(
         bench: &StepBench,
         spec: &DeviceSpec,
-        device_name: Option<String>,
+        device_name: String,
         figures: &Figures,
         peak: Peak,
     ) -> Result<Self, ConfigError> {
@@ -115,11 +115,13 @@ impl StepReport {
 
 impl fmt::Display for StepReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "device    {}", self.device)?;
-        if let Some(name) = &self.device_name {
-            write!(f, " ({name})")?;
-        }
-        write!(f, ", {}", self.dtype)?;
+        let Self {
+            device,
+            device_name,
+            dtype,
+            ..
+        } = self;
+        write!(f, "device    {device} ({device_name}), {dtype}")?;
         if let Some(threads) = self.threads {
             write!(f, ", {threads} CPU threads")?;
         }
@@ -160,7 +162,7 @@ mod tests {
             reserved: None,
         };
         let spec = "flex".parse().unwrap();
-        StepReport::new(&StepBench::default(), &spec, None, &figures, peak).unwrap()
+        StepReport::new(&StepBench::default(), &spec, String::new(), &figures, peak).unwrap()
     }
 
     #[test]
