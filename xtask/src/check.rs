@@ -92,8 +92,9 @@ pub fn of(
     // minute, where cargo-shear brings rust-analyzer's parser, and that wants a newer Rust (1.14: 1.98).
     with_tool(
         "unused dependencies",
-        cmd!(shell, "cargo machete --version"),
-        cmd!(shell, "cargo machete --skip-target-dir"),
+        // Not as `cargo machete`: below `cargo run` it takes its own name for a folder.
+        cmd!(shell, "cargo-machete --version"),
+        cmd!(shell, "cargo-machete --skip-target-dir"),
         tool::NO_MACHETE,
     );
 

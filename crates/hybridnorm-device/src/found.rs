@@ -109,32 +109,21 @@ pub(crate) fn is_software(device: &Device) -> bool {
     identity(device).is_none_or(|(_, card)| !card)
 }
 
-/// The name of the hardware, and whether it is a card.
-#[cfg(any(
-    feature = "cpu",
-    feature = "wgpu",
-    feature = "vulkan",
-    feature = "metal",
-    feature = "webgpu",
-    feature = "cuda",
-    feature = "rocm"
-))]
+/// The name of the hardware, and whether it is a card; `None` from a backend that does not tell.
 fn identity(device: &Device) -> Option<(String, bool)> {
-    let identity = device.identity()?;
-    Some((identity.name, identity.physical.is_some()))
-}
-
-/// No backend of this build reports one.
-#[cfg(not(any(
-    feature = "cpu",
-    feature = "wgpu",
-    feature = "vulkan",
-    feature = "metal",
-    feature = "webgpu",
-    feature = "cuda",
-    feature = "rocm"
-)))]
-fn identity(_device: &Device) -> Option<(String, bool)> {
+    #[cfg(any(
+        feature = "cpu",
+        feature = "wgpu",
+        feature = "vulkan",
+        feature = "metal",
+        feature = "webgpu",
+        feature = "cuda",
+        feature = "rocm"
+    ))]
+    if let Some(identity) = device.identity() {
+        return Some((identity.name, identity.physical.is_some()));
+    }
+    let _ = device;
     None
 }
 
