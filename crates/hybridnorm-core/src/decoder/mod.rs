@@ -1,0 +1,112 @@
+//! A decoder-only language model: embedding, blocks, final norm, head.
+
+mod config;
+
+use burn::module::Module;
+use burn::nn::{Embedding, Linear};
+use burn::tensor::{Int, Tensor};
+
+use crate::attention::cache::KvCache;
+use crate::block::Block;
+use crate::feed_forward::{DenseFeedForward, FeedForward};
+use crate::norm::Norm;
+use crate::pass::Pass;
+use crate::precision::softcap;
+use crate::trace::Op;
+
+pub use config::DecoderConfig;
+
+/// A decoder-only language model. Built by [`DecoderConfig::init`].
+#[derive(Module, Debug)]
+pub struct Decoder<F: FeedForward = DenseFeedForward> {
+    /// Token embedding `[padded_vocab_size, d_model]`.
+    pub embedding: Embedding,
+    /// Norm after the embedding.
+    pub embedding_norm: Option<Norm>,
+    /// The blocks.
+    pub blocks: Vec<Block<F>>,
+    /// Norm before the head.
+    pub final_norm: Option<Norm>,
+    /// The head `[d_model, padded_vocab_size]`; absent when tied to the embedding.
+    pub head: Option<Linear>,
+    #[module(skip)]
+    embedding_scale: Option<f64>,
+    #[module(skip)]
+    logit_scale: Option<f64>,
+    #[module(skip)]
+    logit_softcap: Option<f64>,
+}
+
+impl<F: FeedForward> Decoder<F> {
+    /// Logits of the token after each position.
+    ///
+    /// # Shapes
+    /// - `tokens` `[batch, seq]`
+    /// - output `[batch, seq, padded_vocab_size]`
+    pub fn forward(&self, tokens: Tensor<2, Int>) -> Tensor<3> {
+        self.forward_in(tokens, &mut Pass::causal())
+    }
+
+    /// As [`forward`](Self::forward), in a pass of the caller's: document masking, a cache, a trace.
+    pub fn forward_in(&self, tokens: Tensor<2, Int>, pass: &mut Pass<F::Report>) -> Tensor<3> {
+        let hidden = self.hidden(tokens, pass);
+        pass.keep(Op::Logits, self.logits(hidden))
+    }
+
+    /// The stream before the head.
+    ///
+    /// # Shapes
+    /// - `tokens` `[batch, seq]`
+    /// - output `[batch, seq, d_model]`
+    pub fn hidden(&self, tokens: Tensor<2, Int>, pass: &mut Pass<F::Report>) -> Tensor<3> {
+        let [_, seq] = tokens.dims();
+        let mut x = self.embedding.forward(tokens);
+        if let Some(scale) = self.embedding_scale {
+            x = x * scale;
+        }
+        x = pass.keep(Op::Embedding, x);
+        if let Some(norm) = &self.embedding_norm {
+            x = pass.keep(Op::EmbeddingNorm, norm.forward(x));
+        }
+        for (layer, block) in self.blocks.iter().enumerate() {
+            pass.enter_layer(Some(layer));
+            x = block.forward(x, pass);
+        }
+        pass.enter_layer(None);
+        if let Some(cache) = pass.cache_mut() {
+            cache.advance(seq);
+        }
+        match &self.final_norm {
+            Some(norm) => pass.keep(Op::FinalNorm, norm.forward(x)),
+            None => x,
+        }
+    }
+
+    /// The head.
+    ///
+    /// # Shapes
+    /// - `hidden` `[batch, seq, d_model]`
+    /// - output `[batch, seq, padded_vocab_size]`
+    pub fn logits(&self, hidden: Tensor<3>) -> Tensor<3> {
+        let [batch, seq, d_model] = hidden.dims();
+        let hidden = hidden.reshape([batch * seq, d_model]);
+        let logits = match &self.head {
+            Some(head) => head.forward(hidden),
+            None => hidden.matmul(self.embedding.weight.val().transpose()),
+        };
+        let [_, vocab] = logits.dims();
+        let mut logits = logits.reshape([batch, seq, vocab]);
+        if let Some(scale) = self.logit_scale {
+            logits = logits * scale;
+        }
+        if let Some(cap) = self.logit_softcap {
+            logits = softcap(logits, cap);
+        }
+        logits
+    }
+
+    /// An empty cache for this model and at most `capacity` tokens.
+    pub fn new_cache(&self, capacity: usize) -> KvCache {
+        KvCache::new(self.blocks.len(), capacity)
+    }
+}
