@@ -75,7 +75,7 @@ pub static DEVICES: &[DeviceRow] = &[
         numbered: true,
         compiles_kernels: true,
         needs: "an NVIDIA GPU and its driver (libcuda.so.1, nvcuda.dll); no CUDA toolkit",
-        tested: "type-checked and linked; not yet run on a GPU",
+        tested: "type-checked; not yet run on a GPU",
         float_types: "f32, f16, bf16, f64 by Burn's source; not yet measured",
         limits: "building downloads an LLVM bundle (tracel-llvm)",
         backend: compiled_in!("cuda", Cuda, |index| Device::cuda(index)),
@@ -124,7 +124,7 @@ pub static DEVICES: &[DeviceRow] = &[
         compiles_kernels: true,
         needs: "a GPU with a Vulkan, Metal or DirectX 12 driver; for tests a software adapter will do (Debian: mesa-vulkan-drivers libvulkan1)",
         tested: "the whole suite on Mesa's software adapter (llvmpipe), on Linux; no GPU yet",
-        float_types: "f32",
+        float_types: "f32; f16 and f64 where the adapter has them, as llvmpipe does",
         limits: "no bf16 in WGSL; on a software adapter fusion and autotune make the first step minutes long",
         backend: compiled_in!("wgpu", Wgpu, |_| Device::wgpu(
             burn::tensor::DeviceKind::DefaultDevice
