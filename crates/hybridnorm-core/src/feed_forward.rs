@@ -61,6 +61,13 @@ pub struct DenseFeedForwardConfig {
 }
 
 impl DenseFeedForwardConfig {
+    /// Number of parameters, without building it.
+    pub fn num_params(&self) -> usize {
+        let branches = 1 + usize::from(self.activation.is_gated());
+        let biases = usize::from(self.bias) * (branches * self.d_ff + self.d_model);
+        (branches + 1) * self.d_model * self.d_ff + biases
+    }
+
     /// Builds the layer with `init`'s rule.
     ///
     /// # Errors
@@ -114,18 +121,8 @@ impl DenseFeedForward {
         self.activation
     }
 
-    /// (value, gate), each `[batch, seq, d_ff]`.
-    fn halves(&self, h: Tensor<3>) -> (Tensor<3>, Tensor<3>) {
-        let value = h.clone().narrow(2, 0, self.d_ff);
-        let gate = h.narrow(2, self.d_ff, self.d_ff);
-        (value, gate)
-    }
-}
-
-impl FeedForward for DenseFeedForward {
-    type Report = ();
-
-    fn forward(&self, x: Tensor<3>, pass: &mut Pass<()>) -> Tensor<3> {
+    /// As [`FeedForward::forward`], in a pass of a model that has other feed-forward layers too.
+    pub fn forward_in<R>(&self, x: Tensor<3>, pass: &mut Pass<R>) -> Tensor<3> {
         let h = pass.keep(Op::InputProjection, self.input.forward(x));
         let h = match self.activation {
             Activation::SwiGlu => {
@@ -140,6 +137,21 @@ impl FeedForward for DenseFeedForward {
             Activation::Relu => activation::relu(h),
         };
         self.output.forward(pass.keep(Op::Activation, h))
+    }
+
+    /// (value, gate), each `[batch, seq, d_ff]`.
+    fn halves(&self, h: Tensor<3>) -> (Tensor<3>, Tensor<3>) {
+        let value = h.clone().narrow(2, 0, self.d_ff);
+        let gate = h.narrow(2, self.d_ff, self.d_ff);
+        (value, gate)
+    }
+}
+
+impl FeedForward for DenseFeedForward {
+    type Report = ();
+
+    fn forward(&self, x: Tensor<3>, pass: &mut Pass<()>) -> Tensor<3> {
+        self.forward_in(x, pass)
     }
 }
 

@@ -242,6 +242,25 @@ impl Initializer {
         }
     }
 
+    /// `n` matrices in one tensor, `[n, d_in, d_out]`, each drawn from its own stream: matrix `i` does not depend on `n`.
+    pub fn stacked(
+        &self,
+        role: Role,
+        name: &str,
+        [n, d_in, d_out]: [usize; 3],
+        device: &Device,
+    ) -> Param<Tensor<3>> {
+        let std = self.std(role, d_in, d_out);
+        let mut weight = vec![0f32; n * d_in * d_out];
+        for (i, matrix) in weight.chunks_exact_mut(d_in * d_out).enumerate() {
+            matrix.fill_with(self.stream(&format!("{name}.{i}"), std));
+        }
+        Param::from_tensor(Tensor::from_data(
+            TensorData::new(weight, [n, d_in, d_out]),
+            device,
+        ))
+    }
+
     /// The token embedding `[rows, d_model]`.
     pub fn embedding(&self, rows: usize, device: &Device) -> Embedding {
         let mut draw = self.stream("embedding", self.std(Role::Embedding, rows, self.d_model));

@@ -38,6 +38,7 @@ pub struct Pass<R = ()> {
     trace: Option<Trace>,
     layer: Option<usize>,
     branch: Option<Branch>,
+    noise: Option<u64>,
     /// What the feed-forward layers reported, in layer order.
     pub reports: Vec<R>,
 }
@@ -71,6 +72,7 @@ impl<R> Pass<R> {
             trace: None,
             layer: None,
             branch: None,
+            noise: None,
             reports: Vec::new(),
         }
     }
@@ -80,6 +82,23 @@ impl<R> Pass<R> {
     pub fn traced(mut self) -> Self {
         self.trace = Some(Trace::default());
         self
+    }
+
+    /// Lets layers add the noise that they are configured for, drawn from `seed`. Without it a pass is a function of its input.
+    #[must_use]
+    pub fn with_noise(mut self, seed: u64) -> Self {
+        self.noise = Some(seed);
+        self
+    }
+
+    /// The seed of the noise, if this pass is to have any.
+    pub fn noise(&self) -> Option<u64> {
+        self.noise
+    }
+
+    /// The block that is being computed, from 0; `None` outside a decoder's blocks.
+    pub fn layer(&self) -> Option<usize> {
+        self.layer
     }
 
     /// The values, if this pass was [`traced`](Self::traced).

@@ -3,7 +3,7 @@
 use burn::tensor::{DType, FloatDType, Tensor};
 
 /// In f32, or in f64 if `x` is: what norms, rotations and losses are computed in whatever the model's type.
-pub(crate) fn at_least_f32<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+pub fn at_least_f32<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     match x.dtype() {
         DType::F64 => x,
         _ => x.cast(FloatDType::F32),
@@ -12,7 +12,7 @@ pub(crate) fn at_least_f32<const D: usize>(x: Tensor<D>) -> Tensor<D> {
 
 /// `cap·tanh(x/cap)` (Gemma 2), right to rounding for small `x/cap` too.
 ///
-/// WGSL allows its `tanh` an absolute error of 1e-5, which `cap` multiplies: scores of 1 under a cap of 50 lose four digits. Below 0.5,
+/// WGSL allows its `tanh` an absolute error of 1e-5, which `cap` multiplies: of a score of 1 under a cap of 50 three digits are left. Below 0.5,
 /// where that would be seen, stands the continued fraction of tanh, cut off where it is right to half a rounding of f32.
 pub(crate) fn softcap<const D: usize>(x: Tensor<D>, cap: f64) -> Tensor<D> {
     let x = x / cap;

@@ -44,6 +44,10 @@ pub enum Op {
     Context,
     /// The norm of the context.
     ContextNorm,
+    /// The router's logits, of a sparse feed-forward layer.
+    RouterLogits,
+    /// The weights of the chosen experts.
+    ExpertWeights,
     /// The feed-forward layer's first projection.
     InputProjection,
     /// Its non-linearity, gate included.
@@ -79,6 +83,8 @@ impl fmt::Display for Op {
             Self::Softmax => "softmax",
             Self::Context => "context",
             Self::ContextNorm => "context norm",
+            Self::RouterLogits => "router logits",
+            Self::ExpertWeights => "expert weights",
             Self::InputProjection => "input projection",
             Self::Activation => "activation",
             Self::Output => "output projection",
@@ -126,8 +132,9 @@ pub struct Trace {
 impl Trace {
     pub(crate) fn push<const D: usize>(&mut self, place: Place, value: Tensor<D>) {
         let dims = value.dims();
-        let (first, last) = (dims[0], dims[D - 1]);
-        let between = dims[1..D - 1].iter().product();
+        let first = if D > 1 { dims[0] } else { 1 };
+        let last = dims.last().copied().unwrap_or(1);
+        let between = dims.iter().product::<usize>() / (first * last).max(1);
         self.values
             .push((place, value.reshape([first, between, last])));
     }

@@ -221,6 +221,16 @@ impl DecoderConfig {
         }
     }
 
+    /// The dense feed-forward layer.
+    pub fn feed_forward(&self) -> DenseFeedForwardConfig {
+        DenseFeedForwardConfig {
+            d_model: self.d_model,
+            d_ff: self.d_ff,
+            activation: self.activation,
+            bias: self.bias,
+        }
+    }
+
     /// Width of a head.
     pub fn head_dim(&self) -> usize {
         self.head_dim
@@ -249,12 +259,7 @@ impl DecoderConfig {
     /// # Errors
     /// As [`validate`](Self::validate).
     pub fn init(&self, device: &Device) -> Result<Decoder, ConfigError> {
-        let config = DenseFeedForwardConfig {
-            d_model: self.d_model,
-            d_ff: self.d_ff,
-            activation: self.activation,
-            bias: self.bias,
-        };
+        let config = self.feed_forward();
         self.init_with(device, |_layer, init| {
             config.init(&init.at("feed_forward"), device)
         })
@@ -319,7 +324,6 @@ impl DecoderConfig {
             self.n_heads * self.head_dim(),
             self.n_kv_heads * self.head_dim(),
         );
-        let branches = 1 + usize::from(self.activation.is_gated());
         let mut total = self.padded_vocab_size * self.d_model;
         if !self.tied {
             total += linear(self.d_model, self.padded_vocab_size);
@@ -346,7 +350,7 @@ impl DecoderConfig {
                 total += d * usize::from(affine) * (1 + usize::from(self.norm.bias));
             }
             total += linear(self.d_model, query + 2 * key_value) + linear(query, self.d_model);
-            total += linear(self.d_model, branches * self.d_ff) + linear(self.d_ff, self.d_model);
+            total += self.feed_forward().num_params();
         }
         total += around(self.d_model) * usize::from(self.has_final_norm()?);
         total += around(self.d_model)

@@ -1,0 +1,181 @@
+//! The gradients.
+
+use burn::backend::TensorMetadata;
+use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::autodiff::{Autodiff, NodeId};
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::tensor::IntDType;
+
+use crate::compose;
+use crate::groups::Groups;
+use crate::ops::SparseOps;
+
+impl<B: SparseOps, C: CheckpointStrategy> SparseOps for Autodiff<B, C> {
+    fn grouped_matmul(
+        x: FloatTensor<Self>,
+        weights: FloatTensor<Self>,
+        groups: Groups,
+    ) -> FloatTensor<Self> {
+        let nodes = [x.node(), weights.node()];
+        match GroupedMatmul.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(mut prep) => {
+                let saved = (
+                    prep.checkpoint(&x),
+                    prep.checkpoint(&weights),
+                    groups.clone(),
+                );
+                let out = B::grouped_matmul(x.into_primitive(), weights.into_primitive(), groups);
+                prep.finish(saved, out)
+            }
+            OpsKind::UnTracked(prep) => prep.finish(B::grouped_matmul(
+                x.into_primitive(),
+                weights.into_primitive(),
+                groups,
+            )),
+        }
+    }
+
+    fn grouped_outer(
+        x: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        groups: Groups,
+    ) -> FloatTensor<Self> {
+        // Only a backward pass calls it, on the backend below; composed, it has a gradient all the same.
+        compose::grouped_outer::<Self>(x, dy, &groups)
+    }
+
+    fn dispatch(
+        x: FloatTensor<Self>,
+        rows: IntTensor<Self>,
+        places: IntTensor<Self>,
+    ) -> FloatTensor<Self> {
+        let tokens = x.shape()[0];
+        match DispatchRows
+            .prepare::<C>([x.node()])
+            .compute_bound()
+            .stateful()
+        {
+            OpsKind::Tracked(prep) => {
+                let out = B::dispatch(x.into_primitive(), rows, places.clone());
+                prep.finish((places, tokens), out)
+            }
+            OpsKind::UnTracked(prep) => prep.finish(B::dispatch(x.into_primitive(), rows, places)),
+        }
+    }
+
+    fn combine(
+        y: FloatTensor<Self>,
+        weights: FloatTensor<Self>,
+        rows: IntTensor<Self>,
+        order: IntTensor<Self>,
+        places: IntTensor<Self>,
+    ) -> FloatTensor<Self> {
+        match Combine
+            .prepare::<C>([y.node(), weights.node()])
+            .compute_bound()
+            .stateful()
+        {
+            OpsKind::Tracked(mut prep) => {
+                let routes = [rows.clone(), order.clone(), places.clone()];
+                let saved = (prep.checkpoint(&y), prep.checkpoint(&weights), routes);
+                let out = B::combine(
+                    y.into_primitive(),
+                    weights.into_primitive(),
+                    rows,
+                    order,
+                    places,
+                );
+                prep.finish(saved, out)
+            }
+            OpsKind::UnTracked(prep) => {
+                let out = B::combine(
+                    y.into_primitive(),
+                    weights.into_primitive(),
+                    rows,
+                    order,
+                    places,
+                );
+                prep.finish(out)
+            }
+        }
+    }
+
+    fn top_k(scores: FloatTensor<Self>, k: usize, int: IntDType) -> IntTensor<Self> {
+        B::top_k(scores.into_primitive(), k, int)
+    }
+}
+
+#[derive(Debug)]
+struct GroupedMatmul;
+
+impl<B: SparseOps> Backward<B, 2> for GroupedMatmul {
+    type State = (NodeId, NodeId, Groups);
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 2>,
+        grads: &mut Gradients,
+        checkpointer: &mut Checkpointer,
+    ) {
+        let [x_node, weights_node] = ops.parents;
+        let dy = grads.consume::<B>(&ops.node);
+        let (x, weights, groups) = ops.state;
+        // Both are fetched in any case: each counts how often it still is to be.
+        let x: FloatTensor<B> = checkpointer.retrieve_node_output(x);
+        let weights: FloatTensor<B> = checkpointer.retrieve_node_output(weights);
+        if let Some(node) = x_node {
+            let transposed = B::float_swap_dims(weights, 1, 2);
+            let dx = B::grouped_matmul(dy.clone(), transposed, groups.clone());
+            grads.register::<B>(node.id, dx);
+        }
+        if let Some(node) = weights_node {
+            grads.register::<B>(node.id, B::grouped_outer(x, dy, groups));
+        }
+    }
+}
+
+#[derive(Debug)]
+struct DispatchRows;
+
+impl<B: SparseOps> Backward<B, 1> for DispatchRows {
+    type State = (IntTensor<B>, usize);
+
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let [x_node] = ops.parents;
+        let dy = grads.consume::<B>(&ops.node);
+        let (places, tokens) = ops.state;
+        if let Some(node) = x_node {
+            grads.register::<B>(node.id, compose::gather_sum::<B>(dy, places, tokens));
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Combine;
+
+impl<B: SparseOps> Backward<B, 2> for Combine {
+    type State = (NodeId, NodeId, [IntTensor<B>; 3]);
+
+    fn backward(
+        self,
+        ops: Ops<Self::State, 2>,
+        grads: &mut Gradients,
+        checkpointer: &mut Checkpointer,
+    ) {
+        let [y_node, weights_node] = ops.parents;
+        let dout = grads.consume::<B>(&ops.node);
+        let (y, weights, [rows, order, places]) = ops.state;
+        let y: FloatTensor<B> = checkpointer.retrieve_node_output(y);
+        let weights: FloatTensor<B> = checkpointer.retrieve_node_output(weights);
+        if let Some(node) = y_node {
+            let dy = compose::combine_dy::<B>(dout.clone(), weights, rows, order);
+            grads.register::<B>(node.id, dy);
+        }
+        if let Some(node) = weights_node {
+            let dweights = compose::combine_dweights::<B>(dout, y, places);
+            grads.register::<B>(node.id, dweights);
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! What each operation computes, in Burn's own operations.
+
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{Backend, TensorMetadata};
+use burn::tensor::{Shape, Slice};
+
+use crate::groups::Groups;
+
+type Float<B> = FloatTensor<B>;
+
+pub(crate) fn grouped_matmul<B: Backend>(
+    x: Float<B>,
+    weights: Float<B>,
+    groups: &Groups,
+) -> Float<B> {
+    let (rows, d_out) = (x.shape()[0], weights.shape()[2]);
+    let mut parts = Vec::new();
+    for (group, range) in groups.ranges().enumerate() {
+        if range.is_empty() {
+            continue;
+        }
+        let weight = matrix::<B>(&weights, group);
+        parts.push(B::float_matmul(rows_of::<B>(&x, range), weight));
+    }
+    if groups.rows() < rows {
+        let rest = Shape::from([rows - groups.rows(), d_out]);
+        parts.push(zeros_like::<B>(&x, rest));
+    }
+    concat::<B>(parts)
+}
+
+pub(crate) fn grouped_outer<B: Backend>(x: Float<B>, dy: Float<B>, groups: &Groups) -> Float<B> {
+    let (d_in, d_out) = (x.shape()[1], dy.shape()[1]);
+    let parts = groups.ranges().map(|range| {
+        let product = if range.is_empty() {
+            zeros_like::<B>(&x, Shape::from([d_in, d_out]))
+        } else {
+            let columns = B::float_swap_dims(rows_of::<B>(&x, range.clone()), 0, 1);
+            B::float_matmul(columns, rows_of::<B>(&dy, range))
+        };
+        B::float_reshape(product, Shape::from([1, d_in, d_out]))
+    });
+    concat::<B>(parts.collect())
+}
+
+/// The gradient of dispatch: each token adds up what came back from its copies.
+pub(crate) fn gather_sum<B: Backend>(
+    dy: Float<B>,
+    places: IntTensor<B>,
+    tokens: usize,
+) -> Float<B> {
+    let (copies, d) = (places.shape()[0], dy.shape()[1]);
+    let gathered = B::float_select(dy, 0, places);
+    let gathered = B::float_reshape(gathered, Shape::from([tokens, copies / tokens, d]));
+    B::float_reshape(B::float_sum_dim(gathered, 1), Shape::from([tokens, d]))
+}
+
+pub(crate) fn combine<B: Backend>(
+    y: Float<B>,
+    weights: Float<B>,
+    places: IntTensor<B>,
+) -> Float<B> {
+    let (tokens, top_k, d) = (weights.shape()[0], weights.shape()[1], y.shape()[1]);
+    let gathered = B::float_select(y, 0, places);
+    let gathered = B::float_reshape(gathered, Shape::from([tokens, top_k, d]));
+    let weights = B::float_reshape(weights, Shape::from([tokens, top_k, 1]));
+    let sum = B::float_sum_dim(B::float_mul(gathered, weights), 1);
+    B::float_reshape(sum, Shape::from([tokens, d]))
+}
+
+/// The gradient of combine in `y`: each copy gets its token's, times its weight.
+pub(crate) fn combine_dy<B: Backend>(
+    dout: Float<B>,
+    weights: Float<B>,
+    rows: IntTensor<B>,
+    order: IntTensor<B>,
+) -> Float<B> {
+    let copies = rows.shape()[0];
+    let weights = B::float_reshape(weights, Shape::from([copies]));
+    let weights = B::float_reshape(B::float_select(weights, 0, order), Shape::from([copies, 1]));
+    B::float_mul(B::float_select(dout, 0, rows), weights)
+}
+
+/// The gradient of combine in its weights: each copy's row times its token's gradient.
+pub(crate) fn combine_dweights<B: Backend>(
+    dout: Float<B>,
+    y: Float<B>,
+    places: IntTensor<B>,
+) -> Float<B> {
+    let (tokens, d, copies) = (dout.shape()[0], dout.shape()[1], places.shape()[0]);
+    let gathered = B::float_select(y, 0, places);
+    let gathered = B::float_reshape(gathered, Shape::from([tokens, copies / tokens, d]));
+    let dout = B::float_reshape(dout, Shape::from([tokens, 1, d]));
+    let dots = B::float_sum_dim(B::float_mul(gathered, dout), 2);
+    B::float_reshape(dots, Shape::from([tokens, copies / tokens]))
+}
+
+/// Rows `range` of `x`.
+fn rows_of<B: Backend>(x: &Float<B>, range: std::ops::Range<usize>) -> Float<B> {
+    let columns = Slice::from(0..x.shape()[1]);
+    B::float_slice(x.clone(), &[Slice::from(range), columns])
+}
+
+/// Matrix `group` of `weights`.
+fn matrix<B: Backend>(weights: &Float<B>, group: usize) -> Float<B> {
+    let (d_in, d_out) = (weights.shape()[1], weights.shape()[2]);
+    let slices = [group..group + 1, 0..d_in, 0..d_out].map(Slice::from);
+    let one = B::float_slice(weights.clone(), &slices);
+    B::float_reshape(one, Shape::from([d_in, d_out]))
+}
+
+fn zeros_like<B: Backend>(x: &Float<B>, shape: Shape) -> Float<B> {
+    B::float_zeros(shape, &x.device(), x.dtype().into())
+}
+
+fn concat<B: Backend>(mut parts: Vec<Float<B>>) -> Float<B> {
+    match parts.len() {
+        1 => parts.remove(0),
+        _ => B::float_cat(parts, 0),
+    }
+}

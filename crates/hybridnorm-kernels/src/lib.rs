@@ -1,0 +1,114 @@
+//! Operations that Burn lacks, for models with sparse experts: matrix products of rows with the matrix of their own group, and the
+//! way of tokens to their experts and back, each with its own gradient.
+//!
+//! [`SparseOps`] is one trait over Burn's backends. Its default bodies are compositions of Burn's operations and *define* what each
+//! operation computes; a backend family overrides what it can do faster. Everything here takes and gives plain [`Tensor`]s.
+//!
+//! Why gradients of their own: the gradient of a slice is as large as what it was cut from, so that a composition which cuts the
+//! matrices of E experts out of one tensor would write E times that tensor in its backward pass; and the gradient of a gather adds
+//! rows up one by one, where the inverse permutation is known and another gather does.
+
+#![warn(missing_docs)]
+#![recursion_limit = "256"]
+
+mod autodiff;
+mod compose;
+#[cfg(feature = "flex")]
+mod flex;
+mod groups;
+#[allow(deprecated)] // Burn's word for ndarray, which stays supported here
+mod ops;
+
+pub use groups::{Groups, Routes};
+pub use ops::SparseOps;
+
+use burn::backend::Dispatch;
+use burn::tensor::{Int, Tensor};
+
+/// `out[r] = x[r] · weights[g(r)]`, where `g(r)` is the group that row `r` lies in. Rows behind the last group are zero.
+///
+/// # Shapes
+/// - `x` `[rows, d_in]`, sorted by group
+/// - `weights` `[groups, d_in, d_out]`
+/// - output `[rows, d_out]`
+///
+/// # Panics
+/// When a shape does not fit: a programming mistake.
+pub fn grouped_matmul(x: Tensor<2>, weights: Tensor<3>, groups: &Groups) -> Tensor<2> {
+    let ([rows, d_in], [n_groups, d_weight, _]) = (x.dims(), weights.dims());
+    assert_eq!(
+        d_in, d_weight,
+        "grouped_matmul: x has {d_in} columns, the matrices {d_weight} rows"
+    );
+    assert_eq!(
+        n_groups,
+        groups.len(),
+        "grouped_matmul: {n_groups} matrices for {} groups",
+        groups.len()
+    );
+    assert!(
+        groups.rows() <= rows,
+        "grouped_matmul: the groups hold {} rows, x has {rows}",
+        groups.rows()
+    );
+    let out = Dispatch::grouped_matmul(x.into_dispatch(), weights.into_dispatch(), groups.clone());
+    Tensor::from_dispatch(out)
+}
+
+/// A copy of each token for each expert that it goes to, sorted by expert: `out[p] = x[rows[p]]`.
+///
+/// # Shapes
+/// - `x` `[tokens, d_model]`
+/// - output `[tokens · top_k, d_model]`
+pub fn dispatch(x: Tensor<2>, routes: &Routes) -> Tensor<2> {
+    let [tokens, _] = x.dims();
+    routes.check("dispatch", tokens);
+    Tensor::from_dispatch(Dispatch::dispatch(
+        x.into_dispatch(),
+        routes.rows.clone().into_dispatch(),
+        routes.places.clone().into_dispatch(),
+    ))
+}
+
+/// The weighted sum of each token's copies: `out[t] = Σ_j weights[t, j] · y[places[t · top_k + j]]`.
+///
+/// # Shapes
+/// - `y` `[tokens · top_k, d_model]`, sorted by expert
+/// - `weights` `[tokens, top_k]`
+/// - output `[tokens, d_model]`
+pub fn combine(y: Tensor<2>, weights: Tensor<2>, routes: &Routes) -> Tensor<2> {
+    let [tokens, top_k] = weights.dims();
+    routes.check("combine", tokens);
+    assert_eq!(
+        y.dims()[0],
+        tokens * top_k,
+        "combine: y has {} rows",
+        y.dims()[0]
+    );
+    Tensor::from_dispatch(Dispatch::combine(
+        y.into_dispatch(),
+        weights.into_dispatch(),
+        routes.rows.clone().into_dispatch(),
+        routes.order.clone().into_dispatch(),
+        routes.places.clone().into_dispatch(),
+    ))
+}
+
+/// The columns of the `k` largest values of each row, largest first; among equal values the lower column comes first, on every
+/// device. What is chosen where a row holds NaN is not defined, and may not even be a column.
+///
+/// # Shapes
+/// - `scores` `[rows, columns]`
+/// - output `[rows, k]`
+///
+/// # Panics
+/// When `k` is 0 or above `columns`.
+pub fn top_k(scores: Tensor<2>, k: usize) -> Tensor<2, Int> {
+    let [_, columns] = scores.dims();
+    assert!(
+        (1..=columns).contains(&k),
+        "top_k: k = {k} of {columns} columns"
+    );
+    let int = scores.device().settings().int_dtype;
+    Tensor::from_dispatch(Dispatch::top_k(scores.into_dispatch(), k, int))
+}

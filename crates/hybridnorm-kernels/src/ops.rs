@@ -1,0 +1,78 @@
+//! The operations, over Burn's backends.
+
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{Backend, backend_extension};
+use burn::tensor::IntDType;
+
+use crate::compose;
+use crate::groups::Groups;
+#[cfg(feature = "fusion")]
+use burn::backend::fusion::custom::TensorSpec;
+
+/// The operations of this crate on a backend's own tensors; the crate's functions are the same on [`Tensor`](burn::tensor::Tensor)s,
+/// with shapes and meaning explained.
+#[backend_extension(
+    Autodiff,
+    Flex: cfg(feature = "flex"),
+    NdArray: cfg(feature = "ndarray"),
+    Cube: cfg(feature = "cube"),
+    Fusion: cfg(feature = "fusion")
+)]
+pub trait SparseOps: Backend {
+    /// See [`grouped_matmul`](crate::grouped_matmul).
+    #[fusion(meta = |x, weights, _groups| TensorSpec::new([x.shape[0], weights.shape[2]].into(), x.dtype))]
+    fn grouped_matmul(
+        x: FloatTensor<Self>,
+        weights: FloatTensor<Self>,
+        groups: Groups,
+    ) -> FloatTensor<Self> {
+        compose::grouped_matmul::<Self>(x, weights, &groups)
+    }
+
+    /// The gradient of [`grouped_matmul`](Self::grouped_matmul) in its matrices: `out[g] = Σ x[r]ᵀ · dy[r]` over the rows of group
+    /// `g`; `[groups, d_in, d_out]` from `[rows, d_in]` and `[rows, d_out]`.
+    #[fusion(meta = |x, dy, groups| TensorSpec::new([groups.len(), x.shape[1], dy.shape[1]].into(), x.dtype))]
+    fn grouped_outer(
+        x: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        groups: Groups,
+    ) -> FloatTensor<Self> {
+        compose::grouped_outer::<Self>(x, dy, &groups)
+    }
+
+    /// See [`dispatch`](crate::dispatch); `places` is what its gradient needs.
+    #[fusion(meta = |x, rows, _places| TensorSpec::new([rows.shape[0], x.shape[1]].into(), x.dtype))]
+    fn dispatch(
+        x: FloatTensor<Self>,
+        rows: IntTensor<Self>,
+        places: IntTensor<Self>,
+    ) -> FloatTensor<Self> {
+        let _ = places;
+        Self::float_select(x, 0, rows)
+    }
+
+    /// See [`combine`](crate::combine); `rows` and `order` are what its gradient needs.
+    #[fusion(meta = |y, weights, _rows, _order, _places| TensorSpec::new([weights.shape[0], y.shape[1]].into(), y.dtype))]
+    fn combine(
+        y: FloatTensor<Self>,
+        weights: FloatTensor<Self>,
+        rows: IntTensor<Self>,
+        order: IntTensor<Self>,
+        places: IntTensor<Self>,
+    ) -> FloatTensor<Self> {
+        let _ = (rows, order);
+        compose::combine::<Self>(y, weights, places)
+    }
+
+    /// See [`top_k`](crate::top_k).
+    #[fusion(meta = |scores, k, int| TensorSpec::new([scores.shape[0], *k].into(), (*int).into()))]
+    fn top_k(scores: FloatTensor<Self>, k: usize, int: IntDType) -> IntTensor<Self> {
+        Self::float_argtopk(scores, 1, k, int)
+    }
+}
+
+#[cfg(feature = "ndarray")]
+impl SparseOps for burn::backend::NdArray {}
+
+#[cfg(feature = "cube")]
+impl SparseOps for burn_cubecl::CubeBackend {}

@@ -1,0 +1,72 @@
+//! The experts: many SwiGLU layers, their weights in one tensor for each projection.
+//!
+//! Legend: R token copies, sorted by expert · E experts · D `d_model` · F `d_ff`.
+
+use burn::module::{Module, Param};
+use burn::tensor::{Device, Tensor, activation};
+use hybridnorm_core::init::{Initializer, Role};
+use hybridnorm_core::trace::Op;
+use hybridnorm_core::{ConfigError, Pass};
+use hybridnorm_kernels::{Groups, grouped_matmul};
+
+/// E SwiGLU feed-forward layers (arXiv 2002.05202) without biases: `(silu(x·gate) ⊙ (x·up))·down`.
+///
+/// In the authors' MoE code (megablocks, `glu.py`) `gate` is `w1`, `up` is `v1` and `down` is `w2`.
+#[derive(Module, Debug)]
+pub struct Experts {
+    /// `[E, D, F]`
+    pub gate: Param<Tensor<3>>,
+    /// `[E, D, F]`
+    pub up: Param<Tensor<3>>,
+    /// `[E, F, D]`
+    pub down: Param<Tensor<3>>,
+}
+
+impl Experts {
+    /// `n` experts of inner width `d_ff`, each drawn from its own stream of `init`.
+    ///
+    /// # Errors
+    /// When a size is zero.
+    pub fn new(
+        n: usize,
+        d_model: usize,
+        d_ff: usize,
+        init: &Initializer,
+        device: &Device,
+    ) -> Result<Self, ConfigError> {
+        for (field, value) in [("n_experts", n), ("d_model", d_model), ("d_ff", d_ff)] {
+            if value == 0 {
+                return Err(ConfigError::new(field, value, "at least 1"));
+            }
+        }
+        let input = |name| init.stacked(Role::FeedForwardInput, name, [n, d_model, d_ff], device);
+        Ok(Self {
+            gate: input("gate"),
+            up: input("up"),
+            down: init.stacked(Role::FeedForwardOutput, "down", [n, d_ff, d_model], device),
+        })
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.gate.dims()[0]
+    }
+
+    /// Whether there is none, which [`new`](Self::new) refuses.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Each row through its own expert; an expert without rows costs nothing. Rows behind the last group come out as zeros.
+    ///
+    /// # Shapes
+    /// - `x_RD` sorted by expert, as `groups` says
+    /// - output `[R, D]`
+    #[allow(non_snake_case)]
+    pub fn forward<R>(&self, x_RD: Tensor<2>, groups: &Groups, pass: &mut Pass<R>) -> Tensor<2> {
+        let gate_RF = grouped_matmul(x_RD.clone(), self.gate.val(), groups);
+        let up_RF = grouped_matmul(x_RD, self.up.val(), groups);
+        let h_RF = pass.keep(Op::Activation, activation::silu(gate_RF) * up_RF);
+        grouped_matmul(h_RF, self.down.val(), groups)
+    }
+}
