@@ -16,6 +16,8 @@ mod compose;
 #[cfg(feature = "flex")]
 mod flex;
 mod groups;
+#[cfg(any(feature = "flex", feature = "ndarray"))]
+mod host;
 #[allow(deprecated)] // Burn's word for ndarray, which stays supported here
 mod ops;
 

@@ -72,7 +72,24 @@ pub trait SparseOps: Backend {
 }
 
 #[cfg(feature = "ndarray")]
-impl SparseOps for burn::backend::NdArray {}
+impl SparseOps for burn::backend::NdArray {
+    /// Burn's sort for this backend leaves equal values in no order.
+    fn top_k(scores: FloatTensor<Self>, k: usize, int: IntDType) -> IntTensor<Self> {
+        use burn::backend::ops::{FloatTensorOps, IntTensorOps};
+        use burn::backend::{TensorMetadata, try_read_sync};
+        use burn::tensor::TensorData;
+
+        let (device, shape) = (scores.device(), scores.shape());
+        let data = try_read_sync(Self::float_into_data(scores.clone()));
+        let Some(Ok(data)) = data else {
+            return Self::float_argtopk(scores, 1, k, int);
+        };
+        let values: Vec<f64> = data.iter().collect();
+        let chosen = crate::host::top_k(&values, shape[1], k);
+        let chosen = TensorData::new(chosen, [shape[0], k]).convert_dtype(int.into());
+        Self::int_from_data(chosen, &device)
+    }
+}
 
 #[cfg(feature = "cube")]
 impl SparseOps for burn_cubecl::CubeBackend {}
