@@ -25,9 +25,10 @@ const SCRIPT: &str = "bench/torch_train_step.py";
 
 #[derive(Args)]
 pub struct BenchArgs {
-    /// Shapes: `6m`, `demo`, `151m`, and what is changed of them, such as `151m:seq=4096,batch=2`
-    #[arg(value_name = "SHAPE", default_value = "6m")]
-    shapes: Vec<Shape>,
+    /// Shapes: `6m`, `demo`, `151m`, `moe` (a dense model and 4 to 256 experts), and what is changed of them, such as
+    /// `151m:seq=4096,batch=2`
+    #[arg(value_name = "SHAPE", default_value = "6m", value_parser = shape::shapes)]
+    shapes: Vec<Vec<Shape>>,
     /// Device of ours, by its Cargo feature
     #[arg(long, default_value = "flex")]
     device: Device,
@@ -90,7 +91,7 @@ pub fn run(args: &BenchArgs) -> Result<Report, String> {
         .time_limit
         .map(|seconds| Instant::now() + Duration::from_secs(seconds));
     let mut rows: Vec<Row> = Vec::new();
-    for shape in &args.shapes {
+    for shape in args.shapes.iter().flatten() {
         let row = measure(shape, args.rounds, deadline, |side| match (side, &torch) {
             (Side::Ours, _) => Some(ours.run(&shell, shape)),
             (Side::Torch, Ok(torch)) => Some(torch.run(&shell, shape)),
@@ -115,6 +116,9 @@ pub fn run(args: &BenchArgs) -> Result<Report, String> {
         "{}",
         table::markdown([&device, torch_device], torch.as_ref().err(), &rows)
     );
+    if let Some(scaling) = table::scaling(&rows) {
+        println!("{scaling}");
+    }
     Ok(report)
 }
 

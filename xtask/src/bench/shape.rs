@@ -13,7 +13,10 @@ pub struct Shape {
     pub layers: usize,
     pub heads: usize,
     pub kv_heads: usize,
+    /// Inner width of the feed-forward layer, of each expert in a sparse model.
     pub ffn: usize,
+    /// Experts and experts per token; `None` for a dense model.
+    pub experts: Option<(usize, usize)>,
     /// Rows of the embedding, padding included.
     pub vocab: usize,
     pub tied: bool,
@@ -21,8 +24,11 @@ pub struct Shape {
     pub batch: usize,
 }
 
+/// The shapes of the series `moe`: experts of one width, four for each token, and a dense model of equal active width.
+const SERIES: [&str; 5] = ["moe-dense", "moe-4", "moe-16", "moe-64", "moe-256"];
+
 /// `demo` and `151m` are the presets of hybridnorm-core; a test holds them together.
-fn table() -> [Shape; 3] {
+fn table() -> Vec<Shape> {
     let shape = |name: &str, d_model, (heads, kv_heads), ffn, layers| Shape {
         name: name.to_owned(),
         d_model,
@@ -30,12 +36,13 @@ fn table() -> [Shape; 3] {
         heads,
         kv_heads,
         ffn,
+        experts: None,
         vocab: 100_352,
         tied: true,
         seq: 1024,
         batch: 1,
     };
-    [
+    let mut shapes = vec![
         // 6.3M parameters, the yardstick of docs/performance.md.
         Shape {
             vocab: 4096,
@@ -51,13 +58,45 @@ fn table() -> [Shape; 3] {
             ..shape("demo", 128, (4, 2), 352, 4)
         },
         shape("151m", 768, (16, 4), 2048, 12),
-    ]
+    ];
+    shapes.extend(SERIES.map(|name| {
+        let experts = name
+            .strip_prefix("moe-")
+            .and_then(|number| number.parse().ok());
+        Shape {
+            experts: experts.map(|experts| (experts, 4)),
+            vocab: 4096,
+            tied: false,
+            seq: 256,
+            batch: 8,
+            ..shape(
+                name,
+                256,
+                (8, 2),
+                if experts.is_some() { 256 } else { 1024 },
+                4,
+            )
+        }
+    }));
+    shapes
+}
+
+/// One shape, or for `moe` and what is changed of it all of that series.
+pub fn shapes(text: &str) -> Result<Vec<Shape>, String> {
+    let (name, changes) = text.split_once(':').unwrap_or((text, ""));
+    match name {
+        "moe" => SERIES
+            .iter()
+            .map(|shape| format!("{shape}:{changes}").parse())
+            .collect(),
+        _ => text.parse().map(|shape| vec![shape]),
+    }
 }
 
 impl Shape {
     /// The flags that both `hybridnorm-train bench step` and `torch_train_step.py` take.
     pub fn flags(&self) -> Vec<String> {
-        let numbers = [
+        let mut numbers = vec![
             ("--d-model", self.d_model),
             ("--layers", self.layers),
             ("--heads", self.heads),
@@ -67,6 +106,9 @@ impl Shape {
             ("--seq", self.seq),
             ("--batch", self.batch),
         ];
+        if let Some((experts, top_k)) = self.experts {
+            numbers.extend([("--experts", experts), ("--top-k", top_k)]);
+        }
         let mut flags: Vec<String> = numbers
             .iter()
             .flat_map(|(flag, number)| [(*flag).to_owned(), number.to_string()])
@@ -89,8 +131,11 @@ impl FromStr for Shape {
             .into_iter()
             .find(|shape| shape.name == name)
             .ok_or_else(|| {
-                let names = table().map(|shape| shape.name).join(", ");
-                format!("`{name}` is no shape: allowed are {names}")
+                let names: Vec<String> = table().into_iter().map(|shape| shape.name).collect();
+                format!(
+                    "`{name}` is no shape: allowed are moe, {}",
+                    names.join(", ")
+                )
             })?;
         for change in changes.split(',').filter(|change| !change.is_empty()) {
             let (key, value) = change.split_once('=').unwrap_or((change, ""));
@@ -131,6 +176,33 @@ mod tests {
         );
         let untied: Shape = "6m".parse().unwrap();
         assert!(!untied.flags().contains(&"--tied".to_owned()));
+    }
+
+    #[test]
+    fn the_sparse_series_has_one_width_and_one_top_k() {
+        let series = shapes("moe:batch=2").unwrap();
+        let experts: Vec<_> = series.iter().map(|shape| shape.experts).collect();
+        assert_eq!(
+            experts,
+            [
+                None,
+                Some((4, 4)),
+                Some((16, 4)),
+                Some((64, 4)),
+                Some((256, 4))
+            ]
+        );
+        for shape in &series {
+            let active = shape.experts.map_or(1, |(_, top_k)| top_k) * shape.ffn;
+            assert_eq!((active, shape.batch), (1024, 2), "{shape}");
+        }
+        let flags = series[3].flags().join(" ");
+        assert!(
+            flags.contains("--ffn 256") && flags.contains("--experts 64 --top-k 4"),
+            "{flags}"
+        );
+        assert!(!series[0].flags().contains(&"--experts".to_owned()));
+        assert_eq!(shapes("6m").unwrap(), ["6m".parse().unwrap()]);
     }
 
     #[test]

@@ -119,6 +119,18 @@ impl Row {
         )
     }
 
+    /// What a token costs, as a multiple of what it costs in `other`: ours and PyTorch's.
+    fn time_over(&self, other: &Self) -> [String; 2] {
+        [(&self.ours, &other.ours), (&self.torch, &other.torch)].map(|(mine, other)| {
+            let median =
+                |column: &Column| Spread::of(column.tokens_per_s()).map(|rate| rate.median);
+            match (median(mine), median(other)) {
+                (Some(mine), Some(other)) => format!("{:.2}", other / mine),
+                _ => "–".to_owned(),
+            }
+        })
+    }
+
     pub fn json(&self) -> Value {
         json!({
             "shape": self.shape,
@@ -170,6 +182,29 @@ pub fn markdown(devices: [&str; 2], no_torch: Option<&String>, rows: &[Row]) -> 
         );
     }
     table
+}
+
+/// How cost follows the number of experts, if sparse shapes were measured; every figure is from the rows themselves.
+pub fn scaling(rows: &[Row]) -> Option<String> {
+    let first = rows.iter().find(|row| row.shape.experts.is_some())?;
+    let dense = rows.iter().find(|row| row.shape.name == "moe-dense");
+    let mut table = format!(
+        "| shape | time over {}, ours | PyTorch | time over dense, ours | PyTorch | peak GiB, ours | PyTorch |\n|---|---|---|---|---|---|---|\n",
+        first.shape.name
+    );
+    for row in rows.iter().filter(|row| row.shape.experts.is_some()) {
+        let over_first = row.time_over(first);
+        let over_dense = dense.map_or(["–"; 2].map(str::to_owned), |dense| row.time_over(dense));
+        let peaks = [&row.ours, &row.torch].map(|column| {
+            column
+                .peak_gib()
+                .map_or("–".to_owned(), |gib| format!("{gib:.1}"))
+        });
+        let cells = [over_first, over_dense, peaks].concat().join(" | ");
+        // Writing to a string cannot fail.
+        let _ = writeln!(table, "| {} | {cells} |", row.shape);
+    }
+    Some(table)
 }
 
 #[cfg(test)]
@@ -227,6 +262,26 @@ mod tests {
         let row = row(column(&[10.0], 1), Column::default());
         let table = markdown(["flex", "cpu"], Some(&"no `python3`".to_owned()), &[row]);
         assert!(table.contains("| not run: no `python3` | – |"), "{table}");
+    }
+
+    #[test]
+    fn the_cost_of_experts_is_that_of_a_token() {
+        let sparse = |name: &str, ours: f64| Row {
+            ours: column(&[ours], 1),
+            ..Row::new(name.parse().unwrap(), 1)
+        };
+        let rows = [
+            sparse("moe-dense", 50.0),
+            sparse("moe-4", 40.0),
+            sparse("moe-64", 20.0),
+        ];
+        let table = scaling(&rows).unwrap();
+        assert!(
+            table.contains("| moe-64 seq 256 batch 8 | 2.00 | – | 2.50 | – | – | – |"),
+            "{table}"
+        );
+        assert!(!table.contains("| moe-dense"), "{table}");
+        assert!(scaling(&rows[..1]).is_none());
     }
 
     #[test]
