@@ -60,8 +60,8 @@ pub fn of(
     clippy(&mut report, "devices of the tests", &all);
     if fused && backends.iter().any(Backend::compiles_kernels) {
         let features = feature_set::fused(backends);
-        let [core, testing] = FUSED;
-        let set = ["-p", core, "-p", testing, "--features", &features];
+        let mut set = vec!["--features", &features];
+        set.extend(FUSED.iter().flat_map(|package| ["-p", package]));
         clippy(&mut report, "fusion and autotune", &set);
     }
     let documentation =

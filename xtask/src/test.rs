@@ -135,18 +135,8 @@ fn fused(report: &mut Report, runner: &Runner<'_>, args: &TestArgs, present: &[(
     } else {
         let backends = args.devices.with(&args.require);
         let features = feature_set::fused(&backends);
-        let [core, testing] = FUSED;
-        let set = [
-            "--release",
-            "-p",
-            core,
-            "-p",
-            testing,
-            "--test",
-            "fused",
-            "--features",
-            &features,
-        ];
+        let mut set = vec!["--release", "--test", "fused", "--features", &features];
+        set.extend(FUSED.iter().flat_map(|package| ["-p", package]));
         report.step(STEP, runner.command(&set, &[]));
     }
 }

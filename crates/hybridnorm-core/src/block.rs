@@ -88,11 +88,29 @@ impl BlockConfig {
         self
     }
 
-    /// Builds the block.
+    /// Builds the block with a dense SwiGLU feed-forward layer.
     ///
     /// # Errors
     /// When a size or factor is not allowed; the error names it.
     pub fn init(&self, device: &Device) -> Result<Block, ConfigError> {
+        let feed_forward = DenseFeedForwardConfig {
+            d_model: self.attention.d_model,
+            d_ff: self.d_ff,
+            activation: Activation::SwiGlu,
+            bias: self.attention.bias,
+        };
+        self.init_with(device, |init| feed_forward.init(init, device))
+    }
+
+    /// Builds the block with another feed-forward layer, drawn by the rule that `feed_forward` is given; `d_ff` is not used.
+    ///
+    /// # Errors
+    /// As [`init`](Self::init), and those of `feed_forward`.
+    pub fn init_with<F: FeedForward>(
+        &self,
+        device: &Device,
+        feed_forward: impl FnOnce(&Initializer) -> Result<F, ConfigError>,
+    ) -> Result<Block<F>, ConfigError> {
         let AttentionConfig {
             d_model,
             n_heads,
@@ -116,13 +134,7 @@ impl BlockConfig {
             self.n_layers,
         )?
         .at_layer(self.layer);
-        let feed_forward = DenseFeedForwardConfig {
-            d_model,
-            d_ff: self.d_ff,
-            activation: Activation::SwiGlu,
-            bias: self.attention.bias,
-        };
-        let feed_forward = feed_forward.init(&init.at("feed_forward"), device)?;
+        let feed_forward = feed_forward(&init.at("feed_forward"))?;
         let parts = BlockParts {
             attention: &self.attention,
             norms: &norms,
