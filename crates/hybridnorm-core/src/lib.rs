@@ -55,6 +55,7 @@ pub use decoder::{Decoder, DecoderConfig};
 pub use error::ConfigError;
 pub use feed_forward::{Activation, DenseFeedForward, DenseFeedForwardConfig, FeedForward};
 pub use init::{InitConfig, InitScheme};
+pub use names::unknown as unknown_name;
 pub use norm::{Norm, NormConfig, NormKind, NormStyle};
 pub use pass::Pass;
 pub use placement::{

@@ -15,8 +15,8 @@ pub(crate) fn find<T: Clone>(
         .ok_or_else(|| unknown(field, name, table.iter().map(|(known, _)| *known)))
 }
 
-/// The refusal of an unknown `name`.
-pub(crate) fn unknown<'a>(
+/// The refusal of an unknown `name`, with the nearest of those that are known.
+pub fn unknown<'a>(
     field: &str,
     name: &str,
     known: impl Iterator<Item = &'a str> + Clone,

@@ -57,7 +57,10 @@ impl SparseConfig {
     /// # Errors
     /// Names the field, its value and what is allowed.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        self.router.validate()?;
+        self.router.validate().map_err(|error| ConfigError {
+            field: format!("sparse.{}", error.field),
+            ..error
+        })?;
         for (field, value) in [
             ("sparse.d_ff", Some(self.d_ff)),
             ("sparse.shared_d_ff", self.shared_d_ff),

@@ -64,6 +64,12 @@ impl HealthMeter {
         &self.load
     }
 
+    /// Σ over tokens of the entropy of their probabilities, in nats, `[1]`: what [`health`](Self::health) takes, still on the device,
+    /// for a caller that reads it together with something else.
+    pub fn entropy(&self) -> Tensor<1> {
+        self.entropy.clone()
+    }
+
     /// The health of several layers, with one read from the device.
     ///
     /// # Errors
@@ -84,7 +90,8 @@ impl HealthMeter {
             .collect())
     }
 
-    fn health(&self, entropy: f64) -> RouterHealth {
+    /// The health, given what [`entropy`](Self::entropy) was when it was read.
+    pub fn health(&self, entropy: f64) -> RouterHealth {
         let experts = self.load.len() as f64;
         let copies: u64 = self.load.iter().sum();
         let copies = copies as f64;

@@ -11,6 +11,8 @@ pub mod engine;
 pub mod error;
 pub mod eval;
 pub mod generate;
+pub mod presets;
 pub mod recipe;
 pub mod run;
+mod sizes;
 pub mod verify;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use hybridnorm_core::{ConfigError, DecoderConfig};
+use hybridnorm_moe::{ModelConfig, SparseConfig};
 use serde::{Deserialize, Serialize};
 
 use crate::recipe::{AdamWConfig, Schedule, ScheduleShape};
@@ -25,6 +26,9 @@ pub struct RunConfig {
     pub optimizer: AdamWConfig,
     /// The model.
     pub model: DecoderConfig,
+    /// Its sparse feed-forward layers; absent, all are dense.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sparse: Option<SparseConfig>,
 }
 
 /// What a run learns from.
@@ -132,12 +136,20 @@ impl Default for ScheduleConfig {
 }
 
 impl RunConfig {
+    /// The model with its sparse layers.
+    pub fn model_config(&self) -> ModelConfig {
+        ModelConfig {
+            decoder: self.model.clone(),
+            sparse: self.sparse.clone(),
+        }
+    }
+
     /// Refuses what cannot be trained.
     ///
     /// # Errors
     /// Names the field, its value and what is allowed.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        self.model.validate()?;
+        self.model_config().validate()?;
         let t = &self.training;
         for (field, value) in [
             ("training.steps", t.steps),

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use hybridnorm_core::{ConfigError, DecoderConfig};
+use hybridnorm_moe::ModelConfig;
 use rand::SeedableRng;
 use rand::rand_core::Rng;
 use rand_chacha::ChaCha8Rng;
@@ -17,6 +18,7 @@ use crate::engine::{LanguageModel, StepGradients, TokenBatch, TrainError};
 use crate::error::Error;
 use crate::recipe::{AdamW, AdamWConfig};
 use crate::run::ScheduleConfig;
+use crate::sizes::{Experts, Parameters};
 
 /// Seed of the random tokens.
 const SEED: u64 = 6198;
@@ -33,8 +35,8 @@ const SEED: u64 = 6198;
 /// embedding does not decay, and the gradient norm is read back as well.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StepBench {
-    /// The model.
-    pub model: DecoderConfig,
+    /// The model, dense or sparse.
+    pub model: ModelConfig,
     /// The preset it started from.
     pub preset: Option<&'static str>,
     /// Tokens in a sequence.
@@ -56,7 +58,8 @@ impl Default for StepBench {
                 max_seq_len: 256,
                 tied: false,
                 ..DecoderConfig::new(4096, 256, 8, 4)
-            },
+            }
+            .into(),
             preset: None,
             seq: 256,
             batch: 4,
@@ -82,14 +85,21 @@ impl StepBench {
                 return Err(ConfigError::new(field, value, "at least 1"));
             }
         }
-        let model = &self.model;
+        let ModelConfig {
+            decoder: model,
+            sparse,
+        } = &self.model;
         if self.seq > model.max_seq_len {
             let allowed = format!("at most max_seq_len = {}", model.max_seq_len);
             return Err(ConfigError::new("seq", self.seq, allowed));
         }
-        // The widest tensors of a step: logits, feed-forward, fused projection, attention scores. Memory may run out
-        // far below this; beyond it a size could not even be counted.
+        // The widest tensors of a step: logits, feed-forward, fused projection, attention scores, the copies that go to
+        // experts. Memory may run out far below this; beyond it a size could not even be counted.
+        let copies = sparse.as_ref().map_or(0, |sparse| {
+            sparse.router.top_k as u128 * model.d_model.max(sparse.d_ff) as u128
+        });
         let widest = [
+            copies,
             model.padded_vocab_size as u128,
             2 * model.d_ff as u128,
             (model.n_heads + 2 * model.n_kv_heads) as u128 * model.head_dim() as u128,
@@ -134,9 +144,7 @@ impl StepBench {
             false => device.clone().autodiff(),
         };
         let (recipe, lr) = (AdamWConfig::default(), ScheduleConfig::default().lr);
-        let mut model = LanguageModel {
-            decoder: self.model.init(&device)?,
-        };
+        let mut model = LanguageModel::new(&self.model, &device)?;
         let mut optimizer = AdamW::new(recipe.clone(), &model);
         let mut milliseconds = Vec::new();
         let mut loss = f64::NAN;
@@ -146,7 +154,7 @@ impl StepBench {
             finish(&device, step)?;
             let started = Instant::now();
             let gradients = StepGradients::of(&model, std::iter::once(Ok(batch)), step)?;
-            loss = gradients.loss;
+            loss = gradients.figures.loss;
             model = gradients.apply(model, &mut optimizer, lr, recipe.max_grad_norm);
             finish(&device, step)?;
             let seconds = started.elapsed().as_secs_f64();
@@ -172,7 +180,7 @@ impl StepBench {
     fn tokens(&self, step: u64, device: &Device) -> TokenBatch {
         let mut rng = ChaCha8Rng::seed_from_u64(SEED);
         rng.set_stream(step);
-        let rows = self.model.padded_vocab_size as u64;
+        let rows = self.model.decoder.padded_vocab_size as u64;
         let shape = [self.batch, self.seq + 1];
         // 32 random bits, scaled to the rows, of which there are at most 2²⁸.
         let ids: Vec<i32> = (0..shape[0] * shape[1])
@@ -180,6 +188,7 @@ impl StepBench {
             .collect();
         TokenBatch {
             tokens: Tensor::from_data(TensorData::new(ids, shape), device),
+            noise: None,
         }
     }
 }
@@ -207,16 +216,25 @@ pub(super) struct Figures {
 impl fmt::Display for StepBench {
     /// What is about to be measured, for people.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let model = &self.model;
-        let parameters = model.num_params().map_err(|_| fmt::Error)?;
+        let model = &self.model.decoder;
+        let parameters = Parameters::of(&self.model).map_err(|_| fmt::Error)?;
+        let millions = |parameters: usize| format!("{:.2} million", parameters as f64 / 1e6);
+        let experts = Experts::of(&self.model);
         writeln!(
             f,
-            "model     {}, {:.2} million parameters: {} layers, width {}, feed-forward {}, {} heads of {} on {} key/value heads",
+            "model     {}, {} parameters{}: {} layers, width {}, feed-forward {}, {} heads of {} on {} key/value heads",
             self.preset.unwrap_or("from flags"),
-            parameters as f64 / 1e6,
+            millions(parameters.total),
+            match experts {
+                Some(_) => format!(", {} of them active", millions(parameters.active)),
+                None => String::new(),
+            },
             model.n_layers,
             model.d_model,
-            model.d_ff,
+            match experts {
+                Some(experts) => format!("of {experts}"),
+                None => model.d_ff.to_string(),
+            },
             model.n_heads,
             model.head_dim(),
             model.n_kv_heads,
@@ -252,7 +270,8 @@ mod tests {
                 d_ff: 24,
                 max_seq_len: 8,
                 ..DecoderConfig::new(40, 16, 2, 2)
-            },
+            }
+            .into(),
             seq: 8,
             batch: 2,
             steps: 3,
@@ -270,7 +289,8 @@ mod tests {
         assert_eq!(bench.tokens_per_step(), 1024);
         let matrices = 4 * (4 * 256 * 256 + 3 * 256 * 1024) + 2 * 4096 * 256;
         let norms = 4 * (256 + 3 * 32) + 256 + 256;
-        assert_eq!(bench.model.num_params().unwrap(), matrices + norms);
+        let all = matrices + norms;
+        assert_eq!(bench.model.num_params().unwrap(), (all, all));
     }
 
     #[apply(every_device!)]
@@ -291,13 +311,14 @@ mod tests {
             ..tiny()
         };
         let device = device.clone().autodiff();
-        let untrained = LanguageModel {
-            decoder: bench.model.init(&device).unwrap(),
-        };
+        let untrained = LanguageModel::new(&bench.model, &device).unwrap();
         let batch = bench.tokens(2, &device);
         let untrained = StepGradients::of(&untrained, std::iter::once(Ok(batch)), 2).unwrap();
         let trained = bench.run(&device).unwrap();
-        assert!((trained.loss - untrained.loss).abs() > 1e-5, "{trained:?}");
+        assert!(
+            (trained.loss - untrained.figures.loss).abs() > 1e-5,
+            "{trained:?}"
+        );
     }
 
     #[apply(every_device!)]
@@ -339,9 +360,9 @@ mod tests {
         assert_eq!(refused(|bench| bench.seq = 9), "seq");
         let endless = |bench: &mut StepBench| {
             bench.seq = usize::MAX;
-            bench.model.max_seq_len = usize::MAX;
+            bench.model.decoder.max_seq_len = usize::MAX;
         };
         assert_eq!(refused(endless), "batch");
-        assert_eq!(refused(|bench| bench.model.d_ff = 0), "d_ff");
+        assert_eq!(refused(|bench| bench.model.decoder.d_ff = 0), "d_ff");
     }
 }

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::machine::{self, Peak};
 use super::step::{Figures, StepBench};
 use crate::device::DeviceSpec;
+use crate::sizes::Parameters;
 
 /// The figures of a training step, with all that it takes to repeat them. Fields that `torch_train_step.py` prints too
 /// have its names.
@@ -39,7 +40,7 @@ pub struct StepReport {
     pub heads: usize,
     /// Key/value heads.
     pub kv_heads: usize,
-    /// Inner width of the feed-forward layer.
+    /// Inner width of the feed-forward layer, of each expert in a sparse model.
     pub ffn: usize,
     /// Rows of the embedding.
     pub vocab: usize,
@@ -53,6 +54,12 @@ pub struct StepReport {
     pub warmup: u64,
     /// Parameters of the model.
     pub params: usize,
+    /// Those that work on any one token; of a dense model, all.
+    pub active_params: usize,
+    /// Experts of a sparse model's feed-forward layer; `None` for a dense model.
+    pub experts: Option<usize>,
+    /// Experts for each token.
+    pub top_k: Option<usize>,
     /// Milliseconds of a step, the median.
     pub step_ms: f64,
     /// Milliseconds that a tenth of the steps stayed below.
@@ -79,7 +86,9 @@ impl StepReport {
         figures: &Figures,
         peak: Peak,
     ) -> Result<Self, ConfigError> {
-        let (model, times) = (&bench.model, &figures.step_ms);
+        let (model, times) = (&bench.model.decoder, &figures.step_ms);
+        let parameters = Parameters::of(&bench.model)?;
+        let sparse = bench.model.sparse.as_ref();
         Ok(Self {
             bench: "step",
             engine: concat!("hybridnorm ", env!("CARGO_PKG_VERSION")),
@@ -94,13 +103,16 @@ impl StepReport {
             layers: model.n_layers,
             heads: model.n_heads,
             kv_heads: model.n_kv_heads,
-            ffn: model.d_ff,
+            ffn: sparse.map_or(model.d_ff, |sparse| sparse.d_ff),
             vocab: model.padded_vocab_size,
             seq: bench.seq,
             batch: bench.batch,
             steps: bench.steps,
             warmup: bench.warmup,
-            params: model.num_params()?,
+            params: parameters.total,
+            active_params: parameters.active,
+            experts: sparse.map(|sparse| sparse.router.n_experts),
+            top_k: sparse.map(|sparse| sparse.router.top_k),
             step_ms: times.median,
             p10_ms: times.p10,
             p90_ms: times.p90,

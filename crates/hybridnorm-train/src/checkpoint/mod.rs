@@ -23,7 +23,8 @@ mod tensors;
 use std::path::Path;
 
 use burn::tensor::Device;
-use hybridnorm_core::{Decoder, DecoderConfig};
+use hybridnorm_core::Decoder;
+use hybridnorm_moe::{FeedForwardLayer, ModelConfig};
 
 pub use error::{CheckpointError, Damage};
 pub(crate) use manifest::sync_dir;
@@ -38,9 +39,9 @@ pub use store::{CheckpointStore, Generation, Newest, Snapshot};
 /// named with the shape found and the shape expected.
 pub fn load_model(
     dir: &Path,
-    config: &DecoderConfig,
+    config: &ModelConfig,
     device: &Device,
-) -> Result<Decoder, CheckpointError> {
+) -> Result<Decoder<FeedForwardLayer>, CheckpointError> {
     Manifest::verify(dir)?;
     tensors::read_weights(dir, store::WEIGHTS, config.init(device)?)
 }

@@ -12,8 +12,8 @@ pub(super) const STATE: &str = "state.json";
 
 /// Where a run stood when the checkpoint was written.
 ///
-/// Neither data order nor random numbers appear here: a batch is a pure function of the step, and nothing in a
-/// training step draws random numbers.
+/// Neither data order nor random numbers appear here: a batch and the noise of its passes are pure functions of the
+/// step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainingState {

@@ -3,12 +3,14 @@
 use std::io::{self, Write};
 
 use clap::{Args, Subcommand};
-use hybridnorm_core::{DecoderConfig, PLACEMENTS, PRESETS, Placement, presets};
+use hybridnorm_core::{ConfigError, PLACEMENTS, Placement};
+use hybridnorm_moe::{ModelConfig, SparseConfig};
 
 use super::flags::one_of;
 use crate::bench::StepBench;
 use crate::device::DeviceSpec;
 use crate::error::Error;
+use crate::presets::{self, Preset};
 
 /// What can be measured.
 #[derive(Debug, Subcommand)]
@@ -35,9 +37,15 @@ pub struct StepFlags {
     /// Key/value heads [default: --heads, or the preset's]
     #[arg(long, value_name = "N")]
     kv_heads: Option<usize>,
-    /// Inner width of the feed-forward layer [default: 1024, or the preset's]
+    /// Inner width of the feed-forward layer, of each expert in a sparse model [default: 1024, or the preset's]
     #[arg(long, value_name = "N")]
     ffn: Option<usize>,
+    /// Experts in each feed-forward layer, with --top-k unless a sparse preset has it [default: none, or the preset's]
+    #[arg(long, value_name = "N")]
+    experts: Option<usize>,
+    /// Experts for each token
+    #[arg(long, value_name = "N")]
+    top_k: Option<usize>,
     /// Rows of the embedding, from all of which tokens are drawn [default: 4096, or the preset's]
     #[arg(long, value_name = "N")]
     vocab: Option<usize>,
@@ -101,7 +109,7 @@ impl StepFlags {
     fn resolve(&self) -> Result<StepBench, Error> {
         let preset = self.preset.as_deref().map(presets::find).transpose()?;
         let bench = StepBench {
-            model: self.model(preset)?,
+            model: self.model(preset.as_ref())?,
             preset: preset.map(|preset| preset.name),
             seq: self.seq,
             batch: self.batch,
@@ -113,9 +121,12 @@ impl StepFlags {
     }
 
     /// The preset's model, or the default one, with the flags over it.
-    fn model(&self, preset: Option<&presets::Preset>) -> Result<DecoderConfig, Error> {
-        let mut model = match preset {
-            Some(preset) => preset.config(),
+    fn model(&self, preset: Option<&Preset>) -> Result<ModelConfig, Error> {
+        let ModelConfig {
+            decoder: mut model,
+            mut sparse,
+        } = match preset {
+            Some(preset) => preset.model.clone(),
             None => StepBench::default().model,
         };
         if let (None, Some(heads)) = (preset, self.heads) {
@@ -132,20 +143,42 @@ impl StepFlags {
         ] {
             *field = flag.unwrap_or(*field);
         }
+        match (&mut sparse, self.experts, self.top_k) {
+            (Some(sparse), experts, top_k) => {
+                let router = &mut sparse.router;
+                router.n_experts = experts.unwrap_or(router.n_experts);
+                router.top_k = top_k.unwrap_or(router.top_k);
+                sparse.d_ff = self.ffn.unwrap_or(sparse.d_ff);
+            }
+            (None, Some(experts), Some(top_k)) => {
+                sparse = Some(SparseConfig::new(experts, top_k, model.d_ff));
+            }
+            (None, None, None) => {}
+            (None, Some(experts), None) => {
+                let allowed = "together with --top-k, the experts for each token";
+                return Err(ConfigError::new("experts", experts, allowed).into());
+            }
+            (None, None, Some(top_k)) => {
+                let allowed = "together with --experts, or with a sparse --preset";
+                return Err(ConfigError::new("top_k", top_k, allowed).into());
+            }
+        }
         model.tied |= self.tied;
         if let Some(name) = &self.placement {
             model.placement = name.parse()?;
         }
         // Positions are rotations, so a model takes any length.
         model.max_seq_len = model.max_seq_len.max(self.seq);
-        Ok(model)
+        Ok(ModelConfig {
+            decoder: model,
+            sparse,
+        })
     }
 }
 
 fn preset_help() -> String {
-    let names = PRESETS.iter().map(|preset| preset.name);
-    one_of("Sizes of the model, each of which a flag overrides", names)
-        + " [default: none, the sizes below]"
+    let what = "Sizes of the model, each of which a flag overrides";
+    one_of(what, presets::names()) + " [default: none, the sizes below]"
 }
 
 fn placement_help() -> String {
@@ -157,6 +190,7 @@ fn placement_help() -> String {
 #[cfg(test)]
 mod tests {
     use clap::Parser;
+    use hybridnorm_core::DecoderConfig;
 
     use super::*;
 
@@ -190,7 +224,7 @@ mod tests {
             ..DecoderConfig::new(99, 48, 6, 3)
         };
         let expected = StepBench {
-            model,
+            model: model.into(),
             preset: None,
             seq: 300,
             batch: 5,
@@ -202,20 +236,38 @@ mod tests {
 
     #[test]
     fn key_value_heads_follow_the_heads_unless_a_preset_has_them() {
-        assert_eq!(resolve("--heads 4").unwrap().model.n_kv_heads, 4);
-        let demo = resolve("--preset demo --heads 8").unwrap();
-        assert_eq!((demo.model.n_heads, demo.model.n_kv_heads), (8, 2));
+        assert_eq!(resolve("--heads 4").unwrap().model.decoder.n_kv_heads, 4);
+        let demo = resolve("--preset demo --heads 8").unwrap().model.decoder;
+        assert_eq!((demo.n_heads, demo.n_kv_heads), (8, 2));
     }
 
     #[test]
     fn flags_override_the_preset() {
         let bench = resolve("--preset 151m --layers 2 --seq 8192").unwrap();
-        let published = presets::find("151m").unwrap().config();
+        let published = presets::find("151m").unwrap().model.decoder;
         let expected = DecoderConfig {
             n_layers: 2,
             max_seq_len: 8192,
             ..published
         };
-        assert_eq!((bench.model, bench.preset), (expected, Some("151m")));
+        assert_eq!((bench.model, bench.preset), (expected.into(), Some("151m")));
+    }
+
+    #[test]
+    fn experts_come_from_flags_or_from_a_preset() {
+        let sparse = |args: &str| resolve(args).unwrap().model.sparse;
+        assert_eq!(sparse(""), None);
+        let flags = "--experts 8 --top-k 2 --ffn 512";
+        assert_eq!(sparse(flags), Some(SparseConfig::new(8, 2, 512)));
+        let preset = "--preset moe-demo --experts 4 --ffn 64";
+        assert_eq!(sparse(preset), Some(SparseConfig::new(4, 2, 64)));
+        for (args, field) in [
+            ("--experts 8", "experts"),
+            ("--top-k 2", "top_k"),
+            ("--experts 8 --top-k 9", "sparse.router.top_k"),
+        ] {
+            let error = resolve(args).unwrap_err().to_string();
+            assert!(error.starts_with(field), "{error}");
+        }
     }
 }

@@ -4,12 +4,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use hybridnorm_core::{ConfigError, InitScheme, PLACEMENTS, PRESETS, Placement, presets};
+use hybridnorm_core::{ConfigError, InitScheme, PLACEMENTS, Placement};
 
 use crate::data::{DEFAULT_MAX_BYTES, Tokenizer};
 use crate::device::{DEVICES, DeviceSpec};
 use crate::engine::stored_config;
 use crate::error::Error;
+use crate::presets::{self, Preset};
+use crate::recipe::AdamWConfig;
 use crate::run::{DataConfig, RunConfig, ScheduleConfig, TrainingConfig};
 
 /// Rows of the embedding are a multiple of this, which matrix units like.
@@ -102,7 +104,7 @@ impl RunFlags {
         let preset = presets::find(self.preset.as_deref().unwrap_or(DEFAULT_PRESET))?;
         let base = match &placement {
             Some(placement) => placement.clone(),
-            None => preset.config().placement,
+            None => preset.model.decoder.placement.clone(),
         };
         let name = match &self.config {
             Some(file) => stem(file),
@@ -116,11 +118,12 @@ impl RunFlags {
         let (mut config, from_preset) = match (&self.config, self.resume) {
             (_, true) => (stored_config(&out)?, false),
             (Some(file), false) => (read(file)?, false),
-            (None, false) => (preset_run(preset), true),
+            (None, false) => (preset_run(&preset), true),
         };
         let from_preset = from_preset || self.preset.is_some();
         if self.preset.is_some() {
-            config.model = preset.config();
+            config.model = preset.model.decoder.clone();
+            config.sparse = preset.model.sparse.clone();
         }
         if let Some(placement) = placement {
             config.model.placement = placement;
@@ -185,10 +188,29 @@ impl RunFlags {
 }
 
 /// A run of `preset` with the training settings of the demo, but for the learning rate, which large models want lower.
-fn preset_run(preset: &presets::Preset) -> RunConfig {
-    let lr = match preset.name {
-        DEFAULT_PRESET => DEMO_LR,
-        _ => ScheduleConfig::default().lr,
+fn preset_run(preset: &Preset) -> RunConfig {
+    let schedule = ScheduleConfig::default();
+    let (schedule, optimizer) = match preset.name {
+        DEFAULT_PRESET | "moe-demo" => (
+            ScheduleConfig {
+                lr: DEMO_LR,
+                ..schedule
+            },
+            AdamWConfig::default(),
+        ),
+        // The sparse column of the paper's Table 10, and the released sparse configuration.
+        "moe-1b-7b" => (
+            ScheduleConfig {
+                lr: 4e-4,
+                floor: 0.125,
+                ..schedule
+            },
+            AdamWConfig {
+                decay_embeddings: true,
+                ..AdamWConfig::default()
+            },
+        ),
+        _ => (schedule, AdamWConfig::default()),
     };
     RunConfig {
         data: DataConfig::default(),
@@ -196,12 +218,10 @@ fn preset_run(preset: &presets::Preset) -> RunConfig {
             steps: DEMO_STEPS,
             ..TrainingConfig::default()
         },
-        schedule: ScheduleConfig {
-            lr,
-            ..ScheduleConfig::default()
-        },
-        optimizer: Default::default(),
-        model: preset.config(),
+        schedule,
+        optimizer,
+        model: preset.model.decoder.clone(),
+        sparse: preset.model.sparse.clone(),
     }
 }
 
@@ -293,8 +313,7 @@ pub(super) fn one_of<'a>(what: &str, names: impl Iterator<Item = &'a str>) -> St
 }
 
 fn preset_help() -> String {
-    let names = PRESETS.iter().map(|preset| preset.name);
-    one_of("Size of the model", names) + &format!(" [default: {DEFAULT_PRESET}]")
+    one_of("Size of the model", presets::names()) + &format!(" [default: {DEFAULT_PRESET}]")
 }
 
 fn placement_help() -> String {

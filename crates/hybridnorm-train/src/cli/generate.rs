@@ -74,7 +74,7 @@ pub(super) fn run(flags: &GenerateFlags, out: &mut impl Write) -> Result<(), Err
         let allowed = "the tokenizer the run was trained with: the file has changed since";
         return Err(ConfigError::new(field, tokenizer.name(), allowed).into());
     }
-    let model = load_model(&generation.dir, &config.model, &device)?;
+    let model = load_model(&generation.dir, &config.model_config(), &device)?;
     let prompt = match flags.prompt.as_str() {
         "-" => read_prompt()?,
         text => text.to_string(),

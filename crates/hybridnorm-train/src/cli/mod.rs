@@ -145,8 +145,8 @@ mod tests {
         for row in hybridnorm_core::PLACEMENTS {
             assert!(help.contains(row.name), "{}", row.name);
         }
-        for preset in hybridnorm_core::PRESETS {
-            assert!(help.contains(preset.name), "{}", preset.name);
+        for name in crate::presets::names() {
+            assert!(help.contains(name), "{name}");
         }
         for row in crate::device::DEVICES {
             assert!(help.contains(row.name), "{}", row.name);

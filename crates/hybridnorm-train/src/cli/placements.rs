@@ -2,10 +2,11 @@
 
 use std::io::Write;
 
-use hybridnorm_core::{PLACEMENTS, PRESETS, Placement};
+use hybridnorm_core::{PLACEMENTS, Placement};
 
-use super::plan::thousands;
 use crate::error::Error;
+use crate::presets;
+use crate::sizes::Parameters;
 
 /// Layers of the equations shown: enough for every rule to show itself.
 const LAYERS: usize = 4;
@@ -27,10 +28,10 @@ pub(super) fn run(out: &mut impl Write) -> Result<(), Error> {
         text += &format!("    initialisation: {}\n", row.init);
     }
     text += "\nPresets, with the vocabulary they were published with\n\n";
-    for preset in PRESETS {
-        let parameters = thousands(preset.config().num_params()? as u64);
+    for preset in presets::all() {
+        let parameters = Parameters::of(&preset.model)?;
         text += &format!(
-            "{:<12}{parameters:>14} parameters  {}\n",
+            "{:<12}{parameters}\n            {}\n",
             preset.name, preset.summary
         );
     }

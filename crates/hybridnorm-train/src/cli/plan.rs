@@ -4,11 +4,13 @@ use core::fmt;
 use std::io::Write;
 
 use clap::Args;
+use hybridnorm_moe::SparseConfig;
 
 use super::flags::RunFlags;
 use super::prepare::{Prepared, SideFacts};
 use crate::data::SplitRule;
 use crate::error::Error;
+use crate::sizes::{Experts, Parameters, thousands};
 
 /// The flags of `plan`.
 #[derive(Debug, Clone, Args)]
@@ -51,16 +53,19 @@ impl fmt::Display for Plan<'_> {
 impl Plan<'_> {
     fn model(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let request = &self.0.request;
-        let model = &request.config.model;
-        let parameters = model.num_params().map_err(|_| fmt::Error)?;
+        let config = request.config.model_config();
+        let (model, parameters) = (&config.decoder, Parameters::of(&config));
         writeln!(
             f,
-            "model     {}, {} parameters: {} layers, width {}, feed-forward {}, {} heads of {} on {} key/value heads",
+            "model     {}, {}: {} layers, width {}, {}{} heads of {} on {} key/value heads",
             request.preset.unwrap_or("from a configuration file"),
-            thousands(parameters as u64),
+            parameters.map_err(|_| fmt::Error)?,
             model.n_layers,
             model.d_model,
-            model.d_ff,
+            match Experts::of(&config).is_some_and(|experts| experts.everywhere()) {
+                true => String::new(),
+                false => format!("feed-forward {}, ", model.d_ff),
+            },
             model.n_heads,
             model.head_dim(),
             model.n_kv_heads,
@@ -73,6 +78,10 @@ impl Plan<'_> {
             thousands(model.padded_vocab_size as u64),
             if model.tied { "tied" } else { "untied" },
         )?;
+        if let Some(experts) = Experts::of(&config) {
+            writeln!(f, "experts   {experts}")?;
+            writeln!(f, "balance   {}", Balance(experts.sparse()))?;
+        }
         writeln!(f, "placement {}", model.placement)?;
         let equations = model
             .placement
@@ -168,6 +177,34 @@ impl Plan<'_> {
     }
 }
 
+/// What keeps the routers of a sparse model in balance.
+struct Balance<'a>(&'a SparseConfig);
+
+impl fmt::Display for Balance<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (losses, router) = (&self.0.losses, &self.0.router);
+        let weights = [
+            (losses.balance, "load balancing"),
+            (losses.z, "router z-loss"),
+        ];
+        let mut parts: Vec<String> = weights
+            .into_iter()
+            .filter(|(weight, _)| *weight != 0.0)
+            .map(|(weight, name)| format!("{name} {weight}"))
+            .collect();
+        parts.extend(
+            router
+                .bias_update
+                .map(|rate| format!("selection bias moved by {rate} a step")),
+        );
+        parts.extend(router.jitter.map(|jitter| format!("jitter {jitter}")));
+        match parts.is_empty() {
+            true => f.write_str("by nothing: no loss and no selection bias"),
+            false => f.write_str(&parts.join(", ")),
+        }
+    }
+}
+
 fn every(steps: u64) -> String {
     match steps {
         0 => "at the end only".to_string(),
@@ -191,35 +228,5 @@ impl fmt::Display for Side<'_> {
             thousands(*bytes),
             thousands(*documents as u64),
         )
-    }
-}
-
-/// A number with commas: `1,234,567`.
-pub(super) fn thousands(number: u64) -> String {
-    let digits = number.to_string();
-    let mut out = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_get_commas() {
-        for (number, text) in [
-            (0, "0"),
-            (999, "999"),
-            (1000, "1,000"),
-            (1234567, "1,234,567"),
-        ] {
-            assert_eq!(thousands(number), text);
-        }
     }
 }

@@ -6,11 +6,11 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::plan::thousands;
 use super::prepare::Prepared;
 use crate::engine::{CHECKPOINTS, CONFIG, METRICS, TrainSummary};
 use crate::error::Error;
 use crate::generate::{Request, Sampling, generate};
+use crate::sizes::{Parameters, thousands};
 
 /// The results' file name in a run directory.
 const SUMMARY: &str = "summary.json";
@@ -26,6 +26,8 @@ pub(super) struct Results {
     device: String,
     placement: String,
     parameters: usize,
+    /// Those that work on any one token; of a dense model, all.
+    active_parameters: usize,
     data_blake3: String,
     steps: u64,
     /// Steps of this process.
@@ -101,17 +103,19 @@ impl Results {
         summary: &TrainSummary,
         (zstd, zstd_after_training_text): (f64, f64),
         sample: Sample,
-    ) -> Self {
+    ) -> Result<Self, Error> {
         let request = &prepared.request;
+        let parameters = Parameters::of(&request.config.model_config())?;
         let training = &request.config.training;
         let fresh = summary.steps - summary.resumed_from.unwrap_or(0);
         let fresh_tokens = fresh * training.tokens_per_step();
         let evaluation = summary.evaluation;
-        Self {
+        Ok(Self {
             run: request.out.display().to_string(),
             device: request.device.to_string(),
             placement: request.config.model.placement.to_string(),
-            parameters: request.config.model.num_params().unwrap_or_default(),
+            parameters: parameters.total,
+            active_parameters: parameters.active,
             data_blake3: prepared.data.hash.clone(),
             steps: summary.steps,
             fresh_steps: fresh,
@@ -135,7 +139,7 @@ impl Results {
                 .as_ref()
                 .map(|path| path.display().to_string()),
             sample,
-        }
+        })
     }
 
     /// Whether this process trained at all; a finished run that is resumed keeps its summary.

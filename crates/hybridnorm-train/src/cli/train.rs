@@ -51,7 +51,7 @@ pub(super) fn run(flags: &RunFlags, out: &mut impl Write) -> Result<(), Error> {
     let zstd = compressor
         .join()
         .map_err(|_| Error::Panicked("the zstd yardstick"))??;
-    let results = Results::new(&prepared, &summary, zstd, sample);
+    let results = Results::new(&prepared, &summary, zstd, sample)?;
     if results.has_news() {
         results.save(&run)?;
     }

@@ -134,8 +134,17 @@ impl Shared {
                 format!("  ETA {}", duration(Duration::from_secs_f64(left)))
             }
         };
+        // Of a sparse model: the layer whose tokens spread over the fewest experts.
+        let routers = match self.values.get(names::EXPERTS) {
+            Some(experts) => format!(
+                "  experts {experts:.1} max-load {:.1}x (layer {})",
+                self.value(names::FULLEST),
+                self.value(names::WORST),
+            ),
+            None => String::new(),
+        };
         let line = format!(
-            "step {step}/{}  loss {:.4}  lr {:.2e}  grad-norm {:.2}  {:.0} tok/s{eta}",
+            "step {step}/{}  loss {:.4}{routers}  lr {:.2e}  grad-norm {:.2}  {:.0} tok/s{eta}",
             self.steps,
             self.value(names::LOSS),
             self.value(names::LR),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use burn::train::TrainingError;
 use hybridnorm_core::ConfigError;
+use hybridnorm_moe::RoutingError;
 
 use crate::checkpoint::CheckpointError;
 
@@ -96,6 +97,18 @@ pub enum TrainError {
         value: f64,
         /// The step, counted from 1.
         step: u64,
+    },
+    /// A router of a sparse model went wrong. The weights of the step before were kept and not overwritten.
+    #[error(
+        "step {step}, micro-batch {micro_batch}: {source}; the run ends here, its weights untouched by that step"
+    )]
+    Routing {
+        /// The step, counted from 1.
+        step: u64,
+        /// The micro-batch, counted from 1, among whose tokens the one that is named is counted.
+        micro_batch: usize,
+        /// What went wrong, and where.
+        source: RoutingError,
     },
     /// The device failed while a value was read back.
     #[error("cannot read the {what} of step {step} from the device: {reason}")]

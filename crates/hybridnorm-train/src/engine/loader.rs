@@ -6,6 +6,10 @@ use burn::data::dataloader::{DataLoader, DataLoaderIterator, Progress};
 use burn::data::dataset::DatasetError;
 use burn::tensor::{Device, Tensor, TensorData};
 
+use rand::SeedableRng;
+use rand::rand_core::Rng;
+use rand_chacha::ChaCha8Rng;
+
 use super::error::TrainError;
 use super::model::TokenBatch;
 
@@ -32,6 +36,8 @@ pub struct LoaderShape {
     pub seq: usize,
     /// Rows of the embedding: token ids are below it.
     pub vocab: usize,
+    /// Seed of the noise that layers may add.
+    pub noise_seed: u64,
 }
 
 /// Yields the micro-batches of steps `first..end` (counted from 0) in order.
@@ -155,6 +161,7 @@ impl Iterator for Iter<'_> {
         let data = TensorData::new(micro, [shape.micro_batch, shape.seq + 1]);
         Some(Ok(TokenBatch {
             tokens: Tensor::from_data(data, device),
+            noise: Some(noise(shape.noise_seed, step, part)),
         }))
     }
 }
@@ -167,5 +174,31 @@ impl DataLoaderIterator<TokenBatch> for Iter<'_> {
             (range.end - range.start) as usize,
             Some("micro-batches".to_string()),
         )
+    }
+}
+
+/// The seed of a micro-batch's noise: a pure function of the run's seed, the step and the micro-batch's place in it.
+fn noise(seed: u64, step: u64, part: u64) -> u64 {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    rng.set_stream(step);
+    // A number of 64 bits is two of the generator's words.
+    rng.set_word_pos(2 * u128::from(part));
+    rng.next_u64()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_micro_batch_has_noise_of_its_own_and_keeps_it() {
+        let all = || {
+            let places = (0..3).flat_map(|seed| (0..20).map(move |step| (seed, step)));
+            places.flat_map(|(seed, step)| (0..5).map(move |part| noise(seed, step, part)))
+        };
+        assert_eq!(all().collect::<BTreeSet<_>>().len(), 3 * 20 * 5);
+        assert!(all().eq(all()));
     }
 }

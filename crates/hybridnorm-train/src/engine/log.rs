@@ -1,8 +1,9 @@
-//! `metrics.jsonl`: one JSON object per step and per evaluation, each with its `kind`.
+//! `metrics.jsonl`: one JSON object per step, per evaluation and per router that collapses or recovers, each with its `kind`.
 //!
 //! Written by the step loop and not as a Burn `MetricLogger`: that one runs two threads away, can't report a full disk,
 //! and can't be waited for before a checkpoint.
 
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -28,6 +29,17 @@ pub enum Record {
         #[serde(flatten)]
         evaluation: Evaluation,
     },
+    /// A router has collapsed, or has recovered.
+    Router {
+        /// The step that showed it.
+        step: u64,
+        /// The block, from 0.
+        layer: usize,
+        /// Which of the two.
+        collapsed: bool,
+        /// A sentence.
+        message: String,
+    },
 }
 
 impl Record {
@@ -35,7 +47,7 @@ impl Record {
     pub fn step(&self) -> u64 {
         match self {
             Self::Step(record) => record.step,
-            Self::Evaluation { step, .. } => *step,
+            Self::Evaluation { step, .. } | Self::Router { step, .. } => *step,
         }
     }
 }
@@ -45,6 +57,7 @@ impl Record {
 pub struct MetricsLog {
     path: PathBuf,
     file: File,
+    collapsed: BTreeSet<usize>,
 }
 
 impl MetricsLog {
@@ -59,12 +72,18 @@ impl MetricsLog {
             .append(true)
             .open(path)
             .map_err(TrainError::io("open", path))?;
-        let keep = valid_prefix(&file, step).map_err(TrainError::io("read", path))?;
+        let (keep, collapsed) = valid_prefix(&file, step).map_err(TrainError::io("read", path))?;
         file.set_len(keep).map_err(TrainError::io("cut", path))?;
         Ok(Self {
             path: path.to_path_buf(),
             file,
+            collapsed,
         })
+    }
+
+    /// Layers whose routers had collapsed, and not recovered, when the log was opened.
+    pub fn collapsed(&self) -> &BTreeSet<usize> {
+        &self.collapsed
     }
 
     /// Appends a line.
@@ -89,18 +108,31 @@ impl MetricsLog {
     }
 }
 
-/// Bytes up to the first line that is torn or belongs to a step after `step`.
-fn valid_prefix(file: &File, step: u64) -> std::io::Result<u64> {
+/// Bytes up to the first line that is torn or belongs to a step after `step`, and the layers whose routers have collapsed by then.
+fn valid_prefix(file: &File, step: u64) -> std::io::Result<(u64, BTreeSet<usize>)> {
     let mut reader = BufReader::new(file);
-    let (mut keep, mut line) = (0, Vec::new());
+    let (mut keep, mut line, mut collapsed) = (0, Vec::new(), BTreeSet::new());
     loop {
         line.clear();
         let bytes = reader.read_until(b'\n', &mut line)?;
         let whole = line.ends_with(b"\n");
-        let record = serde_json::from_slice::<Record>(&line);
-        if !whole || !record.is_ok_and(|record| record.step() <= step) {
-            return Ok(keep);
-        }
+        let record = match serde_json::from_slice::<Record>(&line) {
+            Ok(record) if whole && record.step() <= step => record,
+            _ => return Ok((keep, collapsed)),
+        };
         keep += bytes as u64;
+        match record {
+            Record::Router {
+                layer,
+                collapsed: true,
+                ..
+            } => {
+                collapsed.insert(layer);
+            }
+            Record::Router { layer, .. } => {
+                collapsed.remove(&layer);
+            }
+            Record::Step(_) | Record::Evaluation { .. } => {}
+        }
     }
 }

@@ -10,6 +10,8 @@ use burn::train::metric::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::routers::RouterRecord;
+
 /// The figures of one optimiser step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StepRecord {
@@ -19,6 +21,12 @@ pub struct StepRecord {
     pub tokens: u64,
     /// Mean cross-entropy in nats per token, before the step.
     pub loss: f64,
+    /// Load balancing loss times its weight, which is trained on beside `loss`; absent where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub balance_loss: Option<f64>,
+    /// Router z-loss times its weight, likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub router_z_loss: Option<f64>,
     /// Learning rate.
     pub lr: f64,
     /// Global norm of the averaged gradient, before clipping.
@@ -27,6 +35,21 @@ pub struct StepRecord {
     pub tokens_per_s: f64,
     /// Seconds of training so far, over all restarts.
     pub elapsed_s: f64,
+    /// What the routers did in the step, in layer order; absent from a dense model's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub routers: Vec<RouterRecord>,
+}
+
+impl StepRecord {
+    /// One figure of the router whose tokens spread over the fewest experts; NaN for a dense model.
+    pub(super) fn worst_router(&self, figure: fn(&RouterRecord) -> f64) -> f64 {
+        let spread = |router: &&RouterRecord| router.effective_experts;
+        let worst = self
+            .routers
+            .iter()
+            .min_by(|a, b| spread(a).total_cmp(&spread(b)));
+        worst.map_or(f64::NAN, figure)
+    }
 }
 
 /// The figures of one evaluation on held-out data.
@@ -53,6 +76,9 @@ pub(super) mod names {
     pub(in crate::engine) const LR: &str = "Learning rate";
     pub(in crate::engine) const GRAD_NORM: &str = "Gradient norm";
     pub(in crate::engine) const SPEED: &str = "Tokens/s";
+    pub(in crate::engine) const EXPERTS: &str = "Fewest effective experts";
+    pub(in crate::engine) const WORST: &str = "Layer with the fewest effective experts";
+    pub(in crate::engine) const FULLEST: &str = "Its fullest expert's load over its share";
     pub(in crate::engine) const NATS: &str = "Nats/token";
     pub(in crate::engine) const BITS: &str = "Bits/byte";
 }

@@ -17,6 +17,7 @@ mod loader;
 mod log;
 mod metrics;
 mod model;
+mod routers;
 mod run_dir;
 mod signals;
 mod step;
@@ -35,7 +36,8 @@ pub use error::TrainError;
 pub use loader::{BatchSource, LoaderShape, TokenLoader};
 pub use log::{MetricsLog, Record};
 pub use metrics::{Evaluation, StepRecord};
-pub use model::{LanguageModel, Output, TokenBatch};
+pub use model::{LanguageModel, MicroBatch, Output, TokenBatch};
+pub use routers::RouterRecord;
 pub use run_dir::{
     CHECKPOINTS, CONFIG, Difference, METRICS, RunDir, differing_fields, stored_config,
 };
@@ -46,6 +48,7 @@ use crate::checkpoint::CheckpointStore;
 use crate::recipe::AdamW;
 use crate::run::RunConfig;
 use metrics::{Scalar, names};
+use routers::RouterWatch;
 use strategy::{Position, Session, StepLoop};
 
 /// Measures a model, which has no autodiff, on held-out data.
@@ -133,9 +136,7 @@ pub fn train(request: TrainRequest) -> Result<TrainSummary, TrainError> {
     } else {
         device.autodiff()
     };
-    let mut model = LanguageModel {
-        decoder: config.model.init(&device)?,
-    };
+    let mut model = LanguageModel::new(&config.model_config(), &device)?;
     let mut optimizer = AdamW::new(config.optimizer.clone(), &model);
     let data = batches.identity();
     let (run, at) = if resume {
@@ -160,10 +161,13 @@ pub fn train(request: TrainRequest) -> Result<TrainSummary, TrainError> {
         micro_batch: config.training.micro_batch,
         seq: config.training.seq,
         vocab: config.model.padded_vocab_size,
+        noise_seed: config.training.seed,
     };
     let steps = config.training.steps;
     let loader = |steps| TokenLoader::new(batches.clone(), shape, steps, device.clone());
     let (train, nothing) = (Arc::new(loader(first..steps)), Arc::new(loader(0..0)));
+    let watch = RouterWatch::new(log.collapsed().clone());
+    let sparse = model.is_sparse();
     let strategy = Arc::new(StepLoop::new(Session {
         schedule: config.schedule(),
         max_grad_norm: config.optimizer.max_grad_norm,
@@ -171,12 +175,13 @@ pub fn train(request: TrainRequest) -> Result<TrainSummary, TrainError> {
         optimizer,
         run,
         log,
+        watch,
         data,
         evaluate,
         console: console.clone(),
         at,
     }));
-    let learning = learner(&run_dir, train, nothing, &interrupter, console)
+    let learning = learner(&run_dir, train, nothing, &interrupter, console, sparse)
         .with_training_strategy(TrainingStrategy::Custom(strategy.clone()));
     // The learner insists on an optimiser and a schedule; the strategy has its own.
     let LearningResult { model, error, .. } =
@@ -210,10 +215,11 @@ fn learner(
     valid: Arc<TokenLoader>,
     interrupter: &Interrupter,
     console: Console,
+    sparse: bool,
 ) -> SupervisedTraining<LanguageModel> {
     type Step = Scalar<StepRecord>;
     type Eval = Scalar<Evaluation>;
-    SupervisedTraining::new(run_dir, train, valid)
+    let learner = SupervisedTraining::new(run_dir, train, valid)
         .num_epochs(1)
         .with_interrupter(interrupter.clone())
         .with_application_logger(None)
@@ -228,6 +234,19 @@ fn learner(
         }))
         .metric_valid_numeric(Eval::new(names::BITS, |evaluation| {
             evaluation.bits_per_byte
+        }));
+    if !sparse {
+        return learner;
+    }
+    learner
+        .metric_train_numeric(Step::new(names::EXPERTS, |record| {
+            record.worst_router(|router| router.effective_experts)
+        }))
+        .metric_train_numeric(Step::new(names::FULLEST, |record| {
+            record.worst_router(|router| router.max_violation + 1.0)
+        }))
+        .metric_train_numeric(Step::new(names::WORST, |record| {
+            record.worst_router(|router| router.layer as f64)
         }))
 }
 

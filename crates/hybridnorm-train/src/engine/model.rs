@@ -2,18 +2,22 @@
 
 use burn::module::Module;
 use burn::optim::GradientsParams;
-use burn::tensor::{ExecutionError, Int, Tensor};
+use burn::tensor::{Device, ExecutionError, Int, Tensor};
 use burn::train::metric::Adaptor;
 use burn::train::{InferenceStep, ItemLazy, TrainOutput, TrainStep};
-use hybridnorm_core::{Decoder, loss};
+use hybridnorm_core::{ConfigError, Decoder, Pass, loss};
+use hybridnorm_moe::{FeedForwardLayer, LossConfig, ModelConfig, Routing};
 
 use super::metrics::{Evaluation, StepRecord};
 
-/// A [`Decoder`] that implements Burn's [`TrainStep`] and [`InferenceStep`].
+/// A [`Decoder`], dense or sparse, that implements Burn's [`TrainStep`] and [`InferenceStep`].
 #[derive(Module, Debug)]
 pub struct LanguageModel {
     /// The model itself.
-    pub decoder: Decoder,
+    pub decoder: Decoder<FeedForwardLayer>,
+    /// What is added to the loss in training where there are sparse layers.
+    #[module(skip)]
+    losses: LossConfig,
 }
 
 /// Sequences to predict, each one token longer than the model's input.
@@ -21,28 +25,80 @@ pub struct LanguageModel {
 pub struct TokenBatch {
     /// Token ids, `[batch, seq + 1]`.
     pub tokens: Tensor<2, Int>,
+    /// Seed of the noise that layers are configured for, in training; `None` for none.
+    pub noise: Option<u64>,
 }
 
 /// What a learner's step hands to its metrics: `R` is [`StepRecord`] in training, [`Evaluation`] in validation.
 #[derive(Debug, Clone)]
 pub enum Output<R> {
-    /// Mean cross-entropy of one micro-batch in nats per token, `[1]`, still on the device.
-    Loss(Box<Tensor<1>>),
+    /// What one micro-batch gave.
+    MicroBatch(Box<MicroBatch>),
     /// The figures of a whole optimiser step, or of a whole evaluation.
     Record(R),
 }
 
+/// What one micro-batch gave, still on the device.
+#[derive(Debug, Clone)]
+pub struct MicroBatch {
+    /// Mean cross-entropy in nats per token, `[1]`, without autodiff.
+    pub cross_entropy: Tensor<1>,
+    /// Load balancing loss times its weight, `[1]`, without autodiff; `None` in a dense model, and where the weight is 0.
+    pub balance: Option<Tensor<1>>,
+    /// Router z-loss times its weight, likewise.
+    pub router_z: Option<Tensor<1>>,
+    /// What the routers did, in layer order.
+    pub routings: Vec<Routing>,
+}
+
 impl LanguageModel {
+    /// An untrained model.
+    ///
+    /// # Errors
+    /// When the configuration is not allowed.
+    pub fn new(config: &ModelConfig, device: &Device) -> Result<Self, ConfigError> {
+        Ok(Self {
+            decoder: config.init(device)?,
+            losses: match &config.sparse {
+                Some(sparse) => sparse.losses.clone(),
+                None => LossConfig::default(),
+            },
+        })
+    }
+
+    /// Whether any layer is sparse.
+    pub fn is_sparse(&self) -> bool {
+        let blocks = &self.decoder.blocks;
+        blocks
+            .iter()
+            .any(|block| block.feed_forward.as_sparse().is_some())
+    }
+
     /// Mean cross-entropy in nats per token: positions `0..seq` predict `1..=seq`.
     ///
     /// # Shapes
     /// - `batch.tokens` `[batch, seq + 1]`
     /// - output `[1]`
     pub fn loss(&self, batch: TokenBatch) -> Tensor<1> {
+        self.loss_in(batch, &mut Pass::causal())
+    }
+
+    /// As [`loss`](Self::loss), in a pass of the caller's.
+    pub(super) fn loss_in(&self, batch: TokenBatch, pass: &mut Pass<Routing>) -> Tensor<1> {
         let [_, length] = batch.tokens.dims();
         let input = batch.tokens.clone().narrow(1, 0, length - 1);
         let target = batch.tokens.narrow(1, 1, length - 1);
-        loss::next_token_loss(self.decoder.forward(input), target)
+        loss::next_token_loss(self.decoder.forward_in(input, pass), target)
+    }
+}
+
+impl TokenBatch {
+    /// The pass to train on it.
+    pub(super) fn pass(&self) -> Pass<Routing> {
+        match self.noise {
+            Some(seed) => Pass::causal().with_noise(seed),
+            None => Pass::causal(),
+        }
     }
 }
 
@@ -51,11 +107,20 @@ impl TrainStep for LanguageModel {
     type Output = Output<StepRecord>;
 
     fn step(&self, batch: TokenBatch) -> TrainOutput<Self::Output> {
-        let loss = self.loss(batch);
+        let mut pass = batch.pass();
+        let cross_entropy = self.loss_in(batch, &mut pass);
+        let auxiliary = self.losses.of(&pass.reports);
+        let loss = auxiliary.add_to(cross_entropy.clone());
         let grads = GradientsParams::from_grads(loss.backward(), self);
+        let micro_batch = MicroBatch {
+            cross_entropy: cross_entropy.inner(),
+            balance: auxiliary.balance.map(Tensor::inner),
+            router_z: auxiliary.z.map(Tensor::inner),
+            routings: pass.reports,
+        };
         TrainOutput {
             grads,
-            item: Output::Loss(Box::new(loss.inner())),
+            item: Output::MicroBatch(Box::new(micro_batch)),
         }
     }
 }
@@ -65,7 +130,13 @@ impl InferenceStep for LanguageModel {
     type Output = Output<Evaluation>;
 
     fn step(&self, batch: TokenBatch) -> Self::Output {
-        Output::Loss(Box::new(self.loss(batch)))
+        let mut pass = Pass::causal();
+        Output::MicroBatch(Box::new(MicroBatch {
+            cross_entropy: self.loss_in(batch, &mut pass),
+            balance: None,
+            router_z: None,
+            routings: pass.reports,
+        }))
     }
 }
 
@@ -78,7 +149,7 @@ impl<R: Send> ItemLazy for Output<R> {
 impl<R: Clone> Adaptor<Option<R>> for Output<R> {
     fn adapt(&self) -> Option<R> {
         match self {
-            Self::Loss(_) => None,
+            Self::MicroBatch(_) => None,
             Self::Record(record) => Some(record.clone()),
         }
     }

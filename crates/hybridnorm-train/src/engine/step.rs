@@ -1,11 +1,13 @@
 //! One optimiser step: what training repeats, and what `bench step` measures.
 
 use burn::optim::{GradientsAccumulator, GradientsParams};
-use burn::tensor::{Tensor, TensorReadError};
+use burn::tensor::{FloatDType, Tensor, TensorReadError};
 use burn::train::TrainStep;
+use hybridnorm_moe::RouterHealth;
 
 use super::error::TrainError;
-use super::model::{LanguageModel, Output, TokenBatch};
+use super::model::{LanguageModel, MicroBatch, Output, TokenBatch};
+use super::routers::{self, RouterMeters};
 use crate::recipe::{AdamW, GradientNorms, clip_coefficient};
 
 /// The gradient of a step, not yet applied.
@@ -14,10 +16,25 @@ pub(crate) struct StepGradients {
     sum: GradientsParams,
     /// How many there were.
     micro_batches: usize,
-    /// Mean loss in nats per token.
+    /// What the routers did over all of them.
+    meters: RouterMeters,
+    /// What was measured.
+    pub figures: StepFigures,
+}
+
+/// What was measured of a step, each a mean over its micro-batches.
+#[derive(Debug, Clone)]
+pub(crate) struct StepFigures {
+    /// Cross-entropy in nats per token.
     pub loss: f64,
-    /// Global norm of the average over the micro-batches.
+    /// Load balancing loss times its weight; `None` where there is none.
+    pub balance_loss: Option<f64>,
+    /// Router z-loss times its weight; `None` where there is none.
+    pub router_z_loss: Option<f64>,
+    /// Global norm of the average gradient.
     pub norm: f64,
+    /// Health of the routers over all tokens of the step, in layer order; empty for a dense model.
+    pub routers: Vec<RouterHealth>,
 }
 
 impl StepGradients {
@@ -25,48 +42,55 @@ impl StepGradients {
     /// touched.
     ///
     /// # Errors
-    /// What a micro-batch brings with it, a device that fails, and a loss or a norm that is not finite.
+    /// What a micro-batch brings with it, a device or a router that fails, and a loss or a norm that is not finite.
     pub fn of(
         model: &LanguageModel,
         micro_batches: impl Iterator<Item = Result<TokenBatch, TrainError>>,
         step: u64,
     ) -> Result<Self, TrainError> {
         let mut sum = GradientsAccumulator::new();
-        let mut losses: Vec<Tensor<1>> = Vec::new();
+        let mut pending = Pending::default();
+        // To compute once more what went wrong, if anything does; only routers can be named.
+        let mut again: Vec<TokenBatch> = Vec::new();
+        let sparse = model.is_sparse();
         for batch in micro_batches {
-            let output = TrainStep::step(model, batch?);
-            sum.accumulate(model, output.grads);
-            if let Output::Loss(loss) = output.item {
-                losses.push(*loss);
+            let batch = batch?;
+            if sparse {
+                again.push(batch.clone());
             }
+            let output = TrainStep::step(model, batch);
+            if let Output::MicroBatch(micro_batch) = output.item {
+                pending.add(*micro_batch, step)?;
+            }
+            sum.accumulate(model, output.grads);
         }
         let sum = sum.grads();
-        let micro_batches = losses.len();
-        let unreadable = |what| {
-            move |error: TensorReadError| TrainError::Device {
-                what,
-                step,
-                reason: error.to_string(),
-            }
-        };
-        let losses: Vec<f32> = Tensor::cat(losses, 0)
-            .try_into_vec_as()
-            .map_err(unreadable("loss"))?;
-        let loss = losses.iter().copied().map(f64::from).sum::<f64>() / micro_batches as f64;
-        let norms = GradientNorms::measure(&sum, model).map_err(unreadable("gradient norm"))?;
-        let norm = norms.global() / micro_batches as f64;
-        for (what, value) in [("loss", loss), ("gradient norm", norm)] {
-            finite(what, value, step)?;
-        }
+        let micro_batches = pending.cross_entropy.len();
+        let meters = std::mem::take(&mut pending.meters);
+        let figures = pending
+            .read(&meters, step)
+            .and_then(|mut figures| {
+                let norms = GradientNorms::measure(&sum, model);
+                let norms = norms.map_err(unreadable("gradient norm", step))?;
+                figures.norm = norms.global() / micro_batches as f64;
+                figures.check(step)
+            })
+            .map_err(|error| match error {
+                TrainError::NonFinite { .. } => {
+                    routers::cause(model, &again, step).unwrap_or(error)
+                }
+                error => error,
+            })?;
         Ok(Self {
             sum,
             micro_batches,
-            loss,
-            norm,
+            meters,
+            figures,
         })
     }
 
-    /// Averages the gradient, clips it to `max_norm` and lets the optimiser take its step.
+    /// Averages the gradient, clips it to `max_norm`, lets the optimiser take its step and the routers move their selection
+    /// biases.
     pub fn apply(
         self,
         model: LanguageModel,
@@ -74,8 +98,82 @@ impl StepGradients {
         lr: f64,
         max_norm: f64,
     ) -> LanguageModel {
-        let scale = clip_coefficient(self.norm, max_norm) / self.micro_batches as f64;
-        optimizer.step(model, self.sum, lr, scale)
+        let scale = clip_coefficient(self.figures.norm, max_norm) / self.micro_batches as f64;
+        let model = optimizer.step(model, self.sum, lr, scale);
+        self.meters.rebalance(model)
+    }
+}
+
+/// What the micro-batches gave, not yet read from the device.
+#[derive(Default)]
+struct Pending {
+    cross_entropy: Vec<Tensor<1>>,
+    balance: Vec<Tensor<1>>,
+    router_z: Vec<Tensor<1>>,
+    meters: RouterMeters,
+}
+
+impl Pending {
+    fn add(&mut self, micro_batch: MicroBatch, step: u64) -> Result<(), TrainError> {
+        self.cross_entropy.push(micro_batch.cross_entropy);
+        self.balance.extend(micro_batch.balance);
+        self.router_z.extend(micro_batch.router_z);
+        self.meters
+            .add(&micro_batch.routings)
+            .map_err(|source| TrainError::Routing {
+                step,
+                micro_batch: self.cross_entropy.len(),
+                source,
+            })
+    }
+
+    /// Reads everything at once; the norm is not among it.
+    fn read(self, meters: &RouterMeters, step: u64) -> Result<StepFigures, TrainError> {
+        let counts = [&self.cross_entropy, &self.balance, &self.router_z].map(Vec::len);
+        let scalars = [self.cross_entropy, self.balance, self.router_z].into_iter();
+        let scalars = scalars.flatten().chain(meters.entropies());
+        let scalars = scalars.map(|scalar| scalar.cast(FloatDType::F32)).collect();
+        let values: Vec<f32> = Tensor::cat(scalars, 0)
+            .try_into_vec_as()
+            .map_err(unreadable("loss", step))?;
+        let mut values = values.into_iter().map(f64::from);
+        let mut mean = |count: usize| {
+            let sum: f64 = values.by_ref().take(count).sum();
+            (count > 0).then(|| sum / count as f64)
+        };
+        let [loss, balance_loss, router_z_loss] = counts.map(&mut mean);
+        Ok(StepFigures {
+            loss: loss.unwrap_or(f64::NAN),
+            balance_loss,
+            router_z_loss,
+            norm: f64::NAN,
+            routers: meters.health(values),
+        })
+    }
+}
+
+impl StepFigures {
+    /// Refuses figures that say that training has gone wrong.
+    fn check(self, step: u64) -> Result<Self, TrainError> {
+        finite("loss", self.loss, step)?;
+        for (what, value) in [
+            ("balance loss", self.balance_loss),
+            ("router z-loss", self.router_z_loss),
+        ] {
+            value.map_or(Ok(()), |value| finite(what, value, step))?;
+        }
+        finite("gradient norm", self.norm, step)?;
+        let mut routers = self.routers.iter();
+        routers.try_for_each(|router| finite("router entropy", router.entropy, step))?;
+        Ok(self)
+    }
+}
+
+fn unreadable(what: &'static str, step: u64) -> impl FnOnce(TensorReadError) -> TrainError {
+    move |error| TrainError::Device {
+        what,
+        step,
+        reason: error.to_string(),
     }
 }
 

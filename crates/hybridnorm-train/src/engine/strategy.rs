@@ -13,14 +13,16 @@ use burn::train::{
     EventProcessorTraining, Interrupter, Learner, LearnerEvent, SupervisedLearningStrategy,
     SupervisedTrainingEventProcessor, TrainLoader, TrainingComponents, TrainingItem, ValidLoader,
 };
+use hybridnorm_moe::RouterHealth;
 
 use super::console::Console;
 use super::error::TrainError;
 use super::log::{MetricsLog, Record};
 use super::metrics::{Evaluation, StepRecord};
 use super::model::{LanguageModel, Output, TokenBatch};
+use super::routers::{RouterEvent, RouterRecord, RouterWatch};
 use super::run_dir::RunDir;
-use super::step::{StepGradients, finite};
+use super::step::{StepFigures, StepGradients, finite};
 use super::{Evaluate, EvaluationScope};
 use crate::checkpoint::{FORMAT, Snapshot, TrainingState};
 use crate::recipe::{AdamW, Schedule};
@@ -36,6 +38,7 @@ pub(super) struct Session {
     pub optimizer: AdamW,
     pub run: RunDir,
     pub log: MetricsLog,
+    pub watch: RouterWatch,
     pub data: Option<String>,
     pub evaluate: Option<Evaluate>,
     pub console: Console,
@@ -110,6 +113,11 @@ impl SupervisedLearningStrategy<LanguageModel> for StepLoop {
     }
 }
 
+/// Whether what is done `every` so many steps is done after `step`.
+fn due(every: u64, step: u64) -> bool {
+    every > 0 && step.is_multiple_of(every)
+}
+
 impl Session {
     fn run(
         &mut self,
@@ -138,25 +146,60 @@ impl Session {
             };
             let tokens = step * self.training.tokens_per_step();
             let lr = self.schedule.at(tokens);
-            let (loss, grad_norm) = (gradients.loss, gradients.norm);
+            let figures = gradients.figures.clone();
             model = gradients.apply(model, &mut self.optimizer, lr, self.max_grad_norm);
             let seconds = step_started.elapsed().as_secs_f64();
+            let StepFigures {
+                loss,
+                balance_loss,
+                router_z_loss,
+                norm: grad_norm,
+                routers,
+            } = figures;
+            let with_load = step == steps || due(self.training.eval_every, step);
             let record = StepRecord {
                 step,
                 tokens,
                 loss,
+                balance_loss,
+                router_z_loss,
                 lr,
                 grad_norm,
                 tokens_per_s: self.training.tokens_per_step() as f64 / seconds,
                 elapsed_s: self.at.elapsed_before + started.elapsed().as_secs_f64(),
+                routers: RouterRecord::of(&routers, with_load),
             };
-            match self.after_step(&model, record, events, interrupter) {
+            let watched = self.log.write(&Record::Step(record.clone()));
+            let watched = watched.and_then(|()| self.watch(step, &routers));
+            let after = watched.and_then(|()| self.after_step(&model, record, events, interrupter));
+            match after {
                 Ok(stop) => stopping = stop,
                 Err(error) => return (model, Err(error)),
             }
         }
         interrupter.fail_on_error(events.process_train(LearnerEvent::EndSplit(1)));
         (model, Ok(()))
+    }
+
+    /// Tells of routers that have collapsed or recovered in `step`.
+    fn watch(&mut self, step: u64, routers: &[RouterHealth]) -> Result<(), TrainError> {
+        for event in self.watch.look(routers) {
+            let RouterEvent {
+                layer,
+                collapsed,
+                message,
+            } = event;
+            let kind = if collapsed { "warning" } else { "note" };
+            self.console
+                .note(&format!("{kind}: step {step}: {message}"));
+            self.log.write(&Record::Router {
+                step,
+                layer,
+                collapsed,
+                message,
+            })?;
+        }
+        Ok(())
     }
 
     /// Forward and backward passes over the micro-batches of `step`. The weights are not touched.
@@ -186,7 +229,6 @@ impl Session {
         self.at.step = step;
         self.at.loss = Some(record.loss);
         let elapsed_s = record.elapsed_s;
-        self.log.write(&Record::Step(record.clone()))?;
         let lr = record.lr.into();
         let item = TrainingItem::new(
             Output::Record(record),
@@ -197,7 +239,6 @@ impl Session {
         interrupter.fail_on_error(events.process_train(LearnerEvent::ProcessedItem(item)));
 
         let last = step == self.training.steps;
-        let due = |every: u64| every > 0 && step.is_multiple_of(every);
         // A stop asked for after this line is seen after the next step.
         let stopping = interrupter.should_stop();
         if last {
@@ -205,7 +246,7 @@ impl Session {
             interrupter.fail_on_error(events.flush());
             self.save(model, tokens, elapsed_s)?;
         }
-        if last || (due(self.training.eval_every) && !stopping) {
+        if last || (due(self.training.eval_every, step) && !stopping) {
             let scope = if last {
                 EvaluationScope::Final
             } else {
@@ -224,7 +265,7 @@ impl Session {
         }
         if last {
             self.log.sync()?;
-        } else if stopping || due(self.training.checkpoint_every) {
+        } else if stopping || due(self.training.checkpoint_every, step) {
             interrupter.fail_on_error(events.flush());
             self.save(model, tokens, elapsed_s)?;
         }

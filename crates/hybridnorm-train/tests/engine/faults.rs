@@ -54,7 +54,7 @@ fn a_damaged_generation_is_named_and_skipped(
     let expected = tiny::hash(dir.path(), 6, "model.safetensors");
     let newest = dir.path().join("checkpoints/step-6");
     damage(&newest.join(file));
-    let error = load_model(&newest, &config.model, device).unwrap_err();
+    let error = load_model(&newest, &config.model_config(), device).unwrap_err();
     let named = error.to_string();
     assert!(named.contains(file) || file == "manifest.json", "{named}");
     assert!(!named.contains('\n'), "{named}");

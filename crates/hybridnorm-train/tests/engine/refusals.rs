@@ -152,7 +152,7 @@ fn a_checkpoint_of_another_shape_is_refused(#[case] device: &Device) {
     let refused = |change: fn(&mut RunConfig), device: &Device| {
         let mut other = config.clone();
         change(&mut other);
-        load_model(&checkpoint, &other.model, device)
+        load_model(&checkpoint, &other.model_config(), device)
             .unwrap_err()
             .to_string()
     };

@@ -114,7 +114,7 @@ fn a_saved_model_predicts_what_the_trained_one_does(#[case] device: &Device) {
     let dir = TempDir::new().unwrap();
     let config = tiny::config(2, 4);
     let trained = tiny::run(config.clone(), dir.path(), device, false).unwrap();
-    let loaded = load_model(&trained.checkpoint.unwrap(), &config.model, device).unwrap();
+    let loaded = load_model(&trained.checkpoint.unwrap(), &config.model_config(), device).unwrap();
     let tokens = Tensor::<2, Int>::from_data([[1, 2, 3, 4]], device);
     let logits = |logits: Tensor<3>| logits.try_into_vec_as::<f32>().unwrap();
     assert_eq!(

@@ -61,6 +61,7 @@ pub fn config(steps: u64, micro_batch: usize) -> RunConfig {
             max_seq_len: 16,
             ..DecoderConfig::new(VOCAB, 16, 2, 2)
         },
+        sparse: None,
     }
 }
 
@@ -156,7 +157,7 @@ pub fn steps(run: &Path) -> Vec<(u64, u64, u64, u64)> {
             r.grad_norm.to_bits(),
             r.lr.to_bits(),
         )),
-        Record::Evaluation { .. } => None,
+        Record::Evaluation { .. } | Record::Router { .. } => None,
     };
     records(run).into_iter().filter_map(step).collect()
 }
