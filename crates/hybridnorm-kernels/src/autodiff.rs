@@ -10,9 +10,9 @@ use burn::tensor::IntDType;
 
 use crate::compose;
 use crate::groups::Groups;
-use crate::ops::SparseOps;
+use crate::ops::KernelOps;
 
-impl<B: SparseOps, C: CheckpointStrategy> SparseOps for Autodiff<B, C> {
+impl<B: KernelOps, C: CheckpointStrategy> KernelOps for Autodiff<B, C> {
     fn grouped_matmul(
         x: FloatTensor<Self>,
         weights: FloatTensor<Self>,
@@ -110,7 +110,7 @@ impl<B: SparseOps, C: CheckpointStrategy> SparseOps for Autodiff<B, C> {
 #[derive(Debug)]
 struct GroupedMatmul;
 
-impl<B: SparseOps> Backward<B, 2> for GroupedMatmul {
+impl<B: KernelOps> Backward<B, 2> for GroupedMatmul {
     type State = (NodeId, NodeId, Groups);
 
     fn backward(
@@ -139,7 +139,7 @@ impl<B: SparseOps> Backward<B, 2> for GroupedMatmul {
 #[derive(Debug)]
 struct DispatchRows;
 
-impl<B: SparseOps> Backward<B, 1> for DispatchRows {
+impl<B: KernelOps> Backward<B, 1> for DispatchRows {
     type State = (IntTensor<B>, usize);
 
     fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
@@ -155,7 +155,7 @@ impl<B: SparseOps> Backward<B, 1> for DispatchRows {
 #[derive(Debug)]
 struct Combine;
 
-impl<B: SparseOps> Backward<B, 2> for Combine {
+impl<B: KernelOps> Backward<B, 2> for Combine {
     type State = (NodeId, NodeId, [IntTensor<B>; 3]);
 
     fn backward(

@@ -4,6 +4,7 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, TensorMetadata};
 use burn::tensor::{Shape, Slice};
 
+use crate::adamw::AdamWStep;
 use crate::groups::Groups;
 
 type Float<B> = FloatTensor<B>;
@@ -93,6 +94,26 @@ pub(crate) fn combine_dweights<B: Backend>(
     let dout = B::float_reshape(dout, Shape::from([tokens, 1, d]));
     let dots = B::float_sum_dim(B::float_mul(gathered, dout), 2);
     B::float_reshape(dots, Shape::from([tokens, copies / tokens]))
+}
+
+pub(crate) fn adamw<B: Backend>(
+    weight: Float<B>,
+    grad: Float<B>,
+    [first, second]: [Float<B>; 2],
+    step: AdamWStep,
+) -> (Float<B>, Float<B>, Float<B>) {
+    let times = |x: Float<B>, factor: f64| B::float_mul_scalar(x, factor.into());
+    let grad = times(grad, step.scale);
+    let square = times(B::float_mul(grad.clone(), grad.clone()), 1.0 - step.beta2);
+    let grad = times(grad, 1.0 - step.beta1);
+    let first = B::float_add(times(first, step.beta1), grad);
+    let second = B::float_add(times(second, step.beta2), square);
+    let root = B::float_sqrt(second.clone());
+    let root = B::float_div_scalar(root, step.root_correction.into());
+    let root = B::float_add_scalar(root, step.epsilon.into());
+    let change = B::float_div(times(first.clone(), step.rate), root);
+    let weight = B::float_sub(times(weight, step.keep), change);
+    (weight, first, second)
 }
 
 /// Rows `range` of `x`.

@@ -1,7 +1,7 @@
-//! Operations that Burn lacks, for models with sparse experts: matrix products of rows with the matrix of their own group, and the
-//! way of tokens to their experts and back, each with its own gradient.
+//! Operations that Burn lacks: for models with sparse experts, matrix products of rows with the matrix of their own group, and the
+//! way of tokens to their experts and back, each with its own gradient; for training, a step of AdamW in one pass.
 //!
-//! [`SparseOps`] is one trait over Burn's backends. Its default bodies are compositions of Burn's operations and *define* what each
+//! [`KernelOps`] is one trait over Burn's backends. Its default bodies are compositions of Burn's operations and *define* what each
 //! operation computes; a backend family overrides what it can do faster. Everything here takes and gives plain [`Tensor`]s.
 //!
 //! Why gradients of their own: the gradient of a slice is as large as what it was cut from, so that a composition which cuts the
@@ -11,6 +11,7 @@
 #![warn(missing_docs)]
 #![recursion_limit = "256"]
 
+mod adamw;
 mod autodiff;
 mod compose;
 #[cfg(feature = "flex")]
@@ -21,8 +22,9 @@ mod host;
 #[allow(deprecated)] // Burn's word for ndarray, which stays supported here
 mod ops;
 
+pub use adamw::{AdamWStep, adamw};
 pub use groups::{Groups, Routes};
-pub use ops::SparseOps;
+pub use ops::KernelOps;
 
 use burn::backend::Dispatch;
 use burn::tensor::{Int, Tensor};

@@ -1,6 +1,8 @@
 //! Every test that computes on a device, of every crate, in one binary: what `cargo xtask gpu` carries to a machine with a GPU, where
 //! a binary for each crate would be a gigabyte. The files are those of the suites; nothing is listed here but their names.
 
+#[path = "../../hybridnorm-kernels/tests/adamw.rs"]
+mod adamw;
 #[path = "../../hybridnorm-core/tests/suite/attention.rs"]
 mod attention;
 #[path = "../../hybridnorm-moe/tests/suite/capacity.rs"]

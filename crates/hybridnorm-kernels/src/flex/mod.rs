@@ -1,5 +1,6 @@
 //! The CPU.
 
+mod adamw;
 mod grouped;
 mod product;
 
@@ -8,11 +9,12 @@ use burn::backend::ops::{FloatTensorOps, IntTensorOps};
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::tensor::{Bytes, DType, IntDType, Shape};
 
+use crate::adamw::AdamWStep;
 use crate::groups::Groups;
-use crate::ops::SparseOps;
+use crate::ops::KernelOps;
 use crate::{compose, host};
 
-impl SparseOps for Flex {
+impl KernelOps for Flex {
     fn grouped_matmul(
         x: FloatTensor<Self>,
         weights: FloatTensor<Self>,
@@ -32,6 +34,22 @@ impl SparseOps for Flex {
         match (x.dtype(), dy.dtype()) {
             (DType::F32, DType::F32) => grouped::outer(&x, &dy, &groups),
             _ => compose::grouped_outer::<Self>(x, dy, &groups),
+        }
+    }
+
+    fn adamw(
+        weight: FloatTensor<Self>,
+        grad: FloatTensor<Self>,
+        first: FloatTensor<Self>,
+        second: FloatTensor<Self>,
+        step: AdamWStep,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        let mut tensors = [weight, grad, first, second];
+        let done = adamw::adamw(&mut tensors, step);
+        let [weight, grad, first, second] = tensors;
+        match done {
+            Some(()) => (weight, first, second),
+            None => compose::adamw::<Self>(weight, grad, [first, second], step),
         }
     }
 

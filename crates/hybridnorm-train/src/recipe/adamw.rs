@@ -6,6 +6,7 @@
 use burn::module::{Module, ModuleMapper, Param, ParamId};
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
+use hybridnorm_kernels::{AdamWStep, adamw};
 use std::collections::HashSet;
 
 use super::AdamWConfig;
@@ -70,8 +71,7 @@ impl AdamW {
         self.steps += 1;
         let t = self.steps as f64;
         let c = &self.config;
-        module.map(&mut Step {
-            grads,
+        let step = AdamWStep {
             scale,
             beta1: c.beta1,
             beta2: c.beta2,
@@ -79,6 +79,10 @@ impl AdamW {
             keep: 1.0 - lr * c.weight_decay,
             rate: lr / (1.0 - c.beta1.powf(t)),
             root_correction: (1.0 - c.beta2.powf(t)).sqrt(),
+        };
+        module.map(&mut Step {
+            grads,
+            step,
             decayed: &self.decayed,
             moments: &mut self.moments,
         })
@@ -87,13 +91,7 @@ impl AdamW {
 
 struct Step<'a> {
     grads: GradientsParams,
-    scale: f64,
-    beta1: f64,
-    beta2: f64,
-    epsilon: f64,
-    keep: f64,
-    rate: f64,
-    root_correction: f64,
+    step: AdamWStep,
     decayed: &'a HashSet<ParamId>,
     moments: &'a mut Moments,
 }
@@ -105,29 +103,20 @@ impl Step<'_> {
         weight: Tensor<D>,
         grad: Tensor<D>,
     ) -> Tensor<D> {
-        let grad = if self.scale == 1.0 {
-            grad
-        } else {
-            grad * self.scale
+        let Moments { first, second } = &mut self.moments;
+        let state =
+            [first, second].map(|moment| moment.remove(id).unwrap_or_else(|| weight.zeros_like()));
+        let step = match self.decayed.contains(&id) {
+            true => self.step,
+            false => AdamWStep {
+                keep: 1.0,
+                ..self.step
+            },
         };
-        let square = grad.clone().square() * (1.0 - self.beta2);
-        let grad = grad * (1.0 - self.beta1);
-        let first = match self.moments.first.remove::<D>(id) {
-            Some(first) => first * self.beta1 + grad,
-            None => grad,
-        };
-        let second = match self.moments.second.remove::<D>(id) {
-            Some(second) => second * self.beta2 + square,
-            None => square,
-        };
-        self.moments.first.register(id, first.clone());
-        self.moments.second.register(id, second.clone());
-        let weight = if self.decayed.contains(&id) {
-            weight * self.keep
-        } else {
-            weight
-        };
-        weight - first * self.rate / (second.sqrt() / self.root_correction + self.epsilon)
+        let (weight, [first, second]) = adamw(weight, grad, state, step);
+        self.moments.first.register(id, first);
+        self.moments.second.register(id, second);
+        weight
     }
 }
 
