@@ -129,6 +129,33 @@ mod tests {
         assert!("cuda:1".parse::<Backend>().is_err());
     }
 
+    /// The table stands in a crate that this light program does not build.
+    #[test]
+    fn the_backends_that_compile_kernels_are_those_of_the_table() {
+        let table = include_str!("../../crates/hybridnorm-device/src/table.rs");
+        let value = |line: &str, field: &str| {
+            Some(
+                line.trim()
+                    .strip_prefix(field)?
+                    .trim_matches(['"', ',', ' '])
+                    .to_owned(),
+            )
+        };
+        let names = table.lines().filter_map(|line| value(line, "name: "));
+        let flags = table
+            .lines()
+            .filter_map(|line| value(line, "compiles_kernels: "));
+        let rows: Vec<_> = names
+            .zip(flags)
+            .filter(|(_, flag)| flag != "bool")
+            .collect();
+        assert!(rows.len() > 5, "{rows:?}");
+        for (name, flag) in rows {
+            let backend: Backend = name.parse().unwrap();
+            assert_eq!(backend.compiles_kernels().to_string(), flag, "{name}");
+        }
+    }
+
     #[test]
     fn what_cannot_name_a_device_is_refused() {
         for text in [

@@ -82,7 +82,7 @@ fn describe(spec: &DeviceSpec, index: usize, device: &Device) -> Adapter {
         software: spec.row().compiles_kernels && is_software(device),
         memory_bytes: match spec.row().name {
             "cuda" => card_memory(index),
-            _ => spec.row().in_host_memory().then(machine_memory),
+            _ => spec.row().in_host_memory.then(machine_memory),
         },
         float_types: float_types
             .into_iter()

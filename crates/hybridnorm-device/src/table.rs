@@ -15,6 +15,8 @@ pub struct DeviceRow {
     pub numbered: bool,
     /// Whether it compiles kernels at run time, which the Cargo features `fusion` and `autotune` act on.
     pub compiles_kernels: bool,
+    /// Whether tensors lie in the process's own memory.
+    pub in_host_memory: bool,
     /// What the machine must have, and how to get it.
     pub needs: &'static str,
     /// Where this project's tests have run on it.
@@ -40,11 +42,6 @@ impl DeviceRow {
     /// Whether this build has the device's feature.
     pub fn is_compiled_in(&self) -> bool {
         self.backend.is_some()
-    }
-
-    /// Whether tensors lie in the process's own memory.
-    pub fn in_host_memory(&self) -> bool {
-        ["flex", "ndarray", "cpu"].contains(&self.name)
     }
 }
 
@@ -74,6 +71,7 @@ pub static DEVICES: &[DeviceRow] = &[
         summary: "an NVIDIA GPU",
         numbered: true,
         compiles_kernels: true,
+        in_host_memory: false,
         needs: "an NVIDIA GPU and its driver (libcuda.so.1, nvcuda.dll); no CUDA toolkit",
         tested: "type-checked; not yet run on a GPU",
         float_types: "f32, f16, bf16, f64 by Burn's source; not yet measured",
@@ -85,6 +83,7 @@ pub static DEVICES: &[DeviceRow] = &[
         summary: "an AMD GPU",
         numbered: true,
         compiles_kernels: true,
+        in_host_memory: false,
         needs: "an AMD GPU with ROCm's HIP runtime (libamdhip64)",
         tested: "type-checked; not run",
         float_types: "not measured",
@@ -96,6 +95,7 @@ pub static DEVICES: &[DeviceRow] = &[
         summary: "an Apple GPU, through Metal",
         numbered: false,
         compiles_kernels: true,
+        in_host_memory: false,
         needs: "macOS with Metal",
         tested: "workflow for macOS prepared; not run",
         float_types: "f32, f16 by Burn's source; not measured",
@@ -109,6 +109,7 @@ pub static DEVICES: &[DeviceRow] = &[
         summary: "any GPU, through Vulkan and SPIR-V",
         numbered: false,
         compiles_kernels: true,
+        in_host_memory: false,
         needs: "a GPU with a Vulkan driver",
         tested: "type-checked; not run",
         float_types: "not measured",
@@ -122,6 +123,7 @@ pub static DEVICES: &[DeviceRow] = &[
         summary: "any GPU, through Vulkan, Metal or DirectX 12 and WGSL",
         numbered: false,
         compiles_kernels: true,
+        in_host_memory: false,
         needs: "a GPU with a Vulkan, Metal or DirectX 12 driver; for tests a software adapter will do (Debian: mesa-vulkan-drivers libvulkan1)",
         tested: "the whole suite on Mesa's software adapter (llvmpipe), on Linux; no GPU yet",
         float_types: "f32; f16 and f64 where the adapter has them, as llvmpipe does",
@@ -135,6 +137,7 @@ pub static DEVICES: &[DeviceRow] = &[
         summary: "the browser's GPU",
         numbered: false,
         compiles_kernels: true,
+        in_host_memory: false,
         needs: "a browser with WebGPU: on a desktop choose wgpu",
         tested: "type-checked; not run",
         float_types: "f32",
@@ -148,6 +151,7 @@ pub static DEVICES: &[DeviceRow] = &[
         summary: "the CPU",
         numbered: false,
         compiles_kernels: false,
+        in_host_memory: true,
         needs: "nothing",
         tested: "the whole suite, on Linux (x86-64)",
         float_types: "f32, f64; bf16 and f16 through f32",
@@ -159,6 +163,7 @@ pub static DEVICES: &[DeviceRow] = &[
         summary: "the CPU, through CubeCL's kernel compiler",
         numbered: false,
         compiles_kernels: true,
+        in_host_memory: true,
         needs: "nothing",
         tested: "type-checked; not run",
         float_types: "not measured",
@@ -170,6 +175,7 @@ pub static DEVICES: &[DeviceRow] = &[
         summary: "the CPU, through ndarray",
         numbered: false,
         compiles_kernels: false,
+        in_host_memory: true,
         needs: "nothing",
         tested: "the whole suite, on Linux (x86-64)",
         float_types: "f32, f64",

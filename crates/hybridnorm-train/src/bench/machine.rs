@@ -15,7 +15,7 @@ pub(super) struct Peak {
 impl Peak {
     /// Of a measurement on `spec`, during which Burn's allocator reserved `reserved` bytes at most.
     pub fn of(spec: &DeviceSpec, reserved: Option<u64>) -> Self {
-        let (bytes, meaning) = if spec.row().in_host_memory() {
+        let (bytes, meaning) = if spec.row().in_host_memory {
             match peak_memory() {
                 Some(bytes) => (Some(bytes), "largest resident set of the whole process"),
                 None => (
