@@ -1,10 +1,14 @@
 //! Balancing losses in both conventions, and their gradients, against sums written out in f64. The authors' own numbers are in the
 //! program's reference cases.
 
-use burn::tensor::{Device, Distribution, Int, Tensor, TensorData, activation};
+use burn::optim::{GradientsAccumulator, GradientsParams};
+use burn::tensor::{Device, Int, Tensor, TensorData, activation};
+use hybridnorm_core::{DecoderConfig, Pass, loss};
 use hybridnorm_moe::losses::{load_balancing, z_loss};
-use hybridnorm_moe::{LossConfig, LossConvention, Routing};
-use hybridnorm_testing::{apply, every_device, largest_difference, values};
+use hybridnorm_moe::{LossConfig, LossConvention, ModelConfig, Routing, SparseConfig};
+use hybridnorm_testing::{apply, every_device, largest, largest_difference, values};
+
+use crate::layer::numbers;
 
 const TOKENS: usize = 14;
 const EXPERTS: usize = 6;
@@ -73,11 +77,10 @@ fn by_hand(
 #[apply(every_device!)]
 fn both_conventions_are_as_written(#[case] device: &Device) {
     let device = device.clone().autodiff();
-    let draw = || {
-        Tensor::<2>::random([TOKENS, EXPERTS], Distribution::Normal(0.0, 2.0), &device)
-            .require_grad()
-    };
-    let logits = [draw(), draw()];
+    let logits = [4, 5].map(|seed| {
+        let logits = numbers([TOKENS, EXPERTS], seed, &device) * 2.0;
+        logits.detach().require_grad()
+    });
     for convention in [LossConvention::Authors, LossConvention::HuggingFace] {
         let reports = logits.clone().map(routing);
         let numbers = logits.clone().map(values);
@@ -138,4 +141,54 @@ fn weights_of_zero_leave_a_loss_out(#[case] device: &Device) {
     let sum = values(auxiliary.add_to(Tensor::ones([1], device)))[0];
     assert!((sum - 1.0 - 0.5 * z).abs() < 1e-6);
     assert!(config.of(&[]).z.is_none(), "a dense model has no routers");
+}
+
+/// A whole sparse model: recomputing activations in the backward pass, and splitting a batch into micro-batches, change nothing but
+/// roundings. The balance of a micro-batch is its own, so both sides take micro-batches that are equal.
+#[apply(every_device!)]
+fn recomputation_and_accumulation_keep_every_gradient(#[case] device: &Device) {
+    let config = ModelConfig {
+        decoder: DecoderConfig::new(50, 32, 4, 2),
+        sparse: Some(SparseConfig::new(4, 2, 24)),
+    };
+    let losses = LossConfig {
+        balance: 0.5,
+        z: 0.1,
+        ..LossConfig::default()
+    };
+    let gradients = |device: &Device, rows: usize, passes: usize| {
+        let model = config.init(device).unwrap();
+        let row = Tensor::<1, Int>::arange(3..40, device).unsqueeze::<2>();
+        let tokens = row.repeat_dim(0, rows);
+        let mut sum = GradientsAccumulator::new();
+        for _ in 0..passes {
+            let mut pass = Pass::causal();
+            let (input, target) = (
+                tokens.clone().narrow(1, 0, 36),
+                tokens.clone().narrow(1, 1, 36),
+            );
+            let loss = loss::next_token_loss(model.forward_in(input, &mut pass), target);
+            let loss = losses.of(&pass.reports).add_to(loss) / passes as f64;
+            sum.accumulate(&model, GradientsParams::from_grads(loss.backward(), &model));
+        }
+        hybridnorm_testing::gradients(&model, &sum.grads())
+    };
+    let whole = gradients(&device.clone().autodiff(), 2, 1);
+    let recomputed = device.clone().autodiff().gradient_checkpointing();
+    for (what, found) in [
+        ("recomputed", gradients(&recomputed, 2, 1)),
+        ("accumulated", gradients(&device.clone().autodiff(), 1, 2)),
+    ] {
+        assert_eq!(
+            found.keys().collect::<Vec<_>>(),
+            whole.keys().collect::<Vec<_>>()
+        );
+        for (path, exact) in &whole {
+            let error = largest_difference(&found[path], exact) / largest(exact).max(1e-6);
+            assert!(
+                error < 1e-5,
+                "{what}: {path} off by {error:e} of its largest value"
+            );
+        }
+    }
 }

@@ -2,13 +2,13 @@
 
 use burn::module::Param;
 use burn::optim::{AdamConfig, GradientsParams};
-use burn::tensor::{Device, Distribution, Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 use hybridnorm_core::{FeedForward, Pass};
 use hybridnorm_moe::health::HealthMeter;
 use hybridnorm_moe::{RouterHealth, SparseConfig, SparseFeedForward};
 use hybridnorm_testing::{apply, every_device};
 
-use crate::layer::{D_MODEL, layer};
+use crate::layer::{D_MODEL, layer, numbers};
 
 const EXPERTS: usize = 8;
 
@@ -27,7 +27,7 @@ fn collapsed(config: &SparseConfig, device: &Device) -> SparseFeedForward {
 
 fn tokens(device: &Device) -> Tensor<3> {
     let ones = Tensor::ones([4, 32, 1], device);
-    let rest = Tensor::random([4, 32, D_MODEL - 1], Distribution::Normal(0.0, 1.0), device);
+    let rest = numbers([4, 32, D_MODEL - 1], 3, device);
     Tensor::cat(vec![ones, rest], 2)
 }
 
