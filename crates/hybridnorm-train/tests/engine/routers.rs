@@ -37,7 +37,7 @@ fn by_weights(model: &mut Decoder<FeedForwardLayer>, device: &Device) {
     for layer in 0..2 {
         let router = tiny::router(model, layer);
         let rest = router.linear.weight.val().narrow(0, 1, 15);
-        let column = |expert| if expert < 2 { 0.25 } else { -0.25 };
+        let column = |expert| if expert < 2 { 1.0 } else { -1.0 };
         let common: Vec<f32> = (0..EXPERTS).map(column).collect();
         let common = Tensor::from_data(TensorData::new(common, [1, EXPERTS]), device);
         router.linear.weight = Param::from_tensor(Tensor::cat(vec![common, rest], 0));
@@ -47,7 +47,7 @@ fn by_weights(model: &mut Decoder<FeedForwardLayer>, device: &Device) {
 /// Two experts are chosen whatever their scores, which are from 0 to 1.
 fn by_biases(model: &mut Decoder<FeedForwardLayer>, device: &Device) {
     for layer in 0..2 {
-        let column = |expert| if expert < 2 { 1.5f32 } else { 0.0 };
+        let column = |expert| if expert < 2 { 1.0f32 } else { 0.0 };
         let bias: Vec<f32> = (0..EXPERTS).map(column).collect();
         let bias = Tensor::<1>::from_data(TensorData::new(bias, [EXPERTS]), device);
         let router = tiny::router(model, layer);
@@ -142,20 +142,22 @@ fn recovers(outcome: &Outcome) {
 #[apply(every_device!)]
 fn a_collapsed_router_is_told_of_and_the_balancing_loss_repairs_it(#[case] device: &Device) {
     let mut config = unbalanced();
+    config.schedule.lr = 3e-3;
     stays_collapsed(&outcome(config.clone(), device, by_weights));
-    config.sparse.as_mut().unwrap().losses.balance = 1.0;
+    config.sparse.as_mut().unwrap().losses.balance = 0.1;
     recovers(&outcome(config, device, by_weights));
 }
 
 #[apply(every_device!)]
 fn a_collapsed_router_is_told_of_and_moving_its_biases_repairs_it(#[case] device: &Device) {
     let mut config = unbalanced();
+    config.schedule.lr = 1e-3;
     let rate = |config: &mut RunConfig, rate| {
         config.sparse.as_mut().unwrap().router.bias_update = Some(rate);
     };
     rate(&mut config, 1e-6);
     stays_collapsed(&outcome(config.clone(), device, by_biases));
-    rate(&mut config, 0.05);
+    rate(&mut config, 0.02);
     recovers(&outcome(config, device, by_biases));
 }
 
