@@ -164,15 +164,16 @@ fn losses_of_routers_are_means_over_the_micro_batches(#[case] device: &Device) {
     };
     let whole = first_step(4, None);
     let halves = [0, 1].map(|half| first_step(2, Some(half)));
-    let mean = |pick: fn(&StepRecord) -> f64| halves.iter().map(pick).sum::<f64>() / 2.0;
+    // The log's numbers are read back to the last digit or the one before it.
+    let is_mean = |pick: fn(&StepRecord) -> f64| {
+        let mean = halves.iter().map(pick).sum::<f64>() / 2.0;
+        assert!((pick(&whole) / mean - 1.0).abs() < 1e-14, "{whole:?}");
+    };
     let balance = |record: &StepRecord| record.balance_loss.unwrap();
     assert_ne!(balance(&halves[0]), balance(&halves[1]));
-    assert_eq!(balance(&whole), mean(|record| record.balance_loss.unwrap()));
-    assert_eq!(
-        whole.router_z_loss.unwrap(),
-        mean(|record| record.router_z_loss.unwrap())
-    );
-    assert_eq!(whole.loss, mean(|record| record.loss));
+    is_mean(|record| record.loss);
+    is_mean(|record| record.balance_loss.unwrap());
+    is_mean(|record| record.router_z_loss.unwrap());
     // Times its weight; perfect balance is 1 in the authors' convention.
     assert!(
         balance(&whole) > 0.01 && balance(&whole) < 0.04,
