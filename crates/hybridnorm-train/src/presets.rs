@@ -67,10 +67,14 @@ mod tests {
         assert_eq!(known.len(), all().count());
     }
 
-    /// paper.md §2.1, Table 9: 1.3B of 6.9B parameters are active.
+    /// Table 9: 1.3B of 6.9B parameters are active. HybridNorm* has one norm more than HybridNorm.
     #[test]
     fn the_published_sparse_size_has_its_parameters() {
-        let counts = find("moe-1b-7b").unwrap().model.num_params().unwrap();
-        assert_eq!(counts, (6_919_069_696, 1_281_925_120));
+        let mut model = find("moe-1b-7b").unwrap().model;
+        let (total, active) = (6_919_069_696, 1_281_925_120);
+        let star = (total + 2048, active + 2048);
+        assert_eq!(model.num_params().unwrap(), star);
+        model.decoder.placement = "hybrid".parse().unwrap();
+        assert_eq!(model.num_params().unwrap(), (total, active));
     }
 }

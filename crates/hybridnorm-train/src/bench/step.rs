@@ -222,7 +222,7 @@ impl fmt::Display for StepBench {
         let experts = Experts::of(&self.model);
         writeln!(
             f,
-            "model     {}, {} parameters{}: {} layers, width {}, feed-forward {}, {} heads of {} on {} key/value heads",
+            "model     {}, {} parameters{}: {} layers, width {}, {}{} heads of {} on {} key/value heads",
             self.preset.unwrap_or("from flags"),
             millions(parameters.total),
             match experts {
@@ -232,13 +232,16 @@ impl fmt::Display for StepBench {
             model.n_layers,
             model.d_model,
             match experts {
-                Some(experts) => format!("of {experts}"),
-                None => model.d_ff.to_string(),
+                Some(experts) if experts.everywhere() => String::new(),
+                _ => format!("feed-forward {}, ", model.d_ff),
             },
             model.n_heads,
             model.head_dim(),
             model.n_kv_heads,
         )?;
+        if let Some(experts) = experts {
+            writeln!(f, "experts   {experts}")?;
+        }
         writeln!(
             f,
             "          vocabulary of {} rows, head {}; placement {}",

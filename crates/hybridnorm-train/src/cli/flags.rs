@@ -6,18 +6,16 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use hybridnorm_core::{ConfigError, InitScheme, PLACEMENTS, Placement};
 
+use super::preset_run::{DEFAULT_PRESET, preset_run};
 use crate::data::{DEFAULT_MAX_BYTES, Tokenizer};
 use crate::device::{DEVICES, DeviceSpec};
 use crate::engine::stored_config;
 use crate::error::Error;
-use crate::presets::{self, Preset};
-use crate::recipe::AdamWConfig;
-use crate::run::{DataConfig, RunConfig, ScheduleConfig, TrainingConfig};
+use crate::presets;
+use crate::run::RunConfig;
 
 /// Rows of the embedding are a multiple of this, which matrix units like.
 const VOCAB_MULTIPLE: usize = 64;
-/// The preset of a run that names none.
-const DEFAULT_PRESET: &str = "demo";
 /// Where runs go that name no directory.
 const RUNS: &str = "runs";
 
@@ -186,49 +184,6 @@ impl RunFlags {
         set(&mut config.data.tokenizer, &self.tokenizer);
     }
 }
-
-/// A run of `preset` with the training settings of the demo, but for the learning rate, which large models want lower.
-fn preset_run(preset: &Preset) -> RunConfig {
-    let schedule = ScheduleConfig::default();
-    let (schedule, optimizer) = match preset.name {
-        DEFAULT_PRESET | "moe-demo" => (
-            ScheduleConfig {
-                lr: DEMO_LR,
-                ..schedule
-            },
-            AdamWConfig::default(),
-        ),
-        // The sparse column of the paper's Table 10, and the released sparse configuration.
-        "moe-1b-7b" => (
-            ScheduleConfig {
-                lr: 4e-4,
-                floor: 0.125,
-                ..schedule
-            },
-            AdamWConfig {
-                decay_embeddings: true,
-                ..AdamWConfig::default()
-            },
-        ),
-        _ => (schedule, AdamWConfig::default()),
-    };
-    RunConfig {
-        data: DataConfig::default(),
-        training: TrainingConfig {
-            steps: DEMO_STEPS,
-            ..TrainingConfig::default()
-        },
-        schedule,
-        optimizer,
-        model: preset.model.decoder.clone(),
-        sparse: preset.model.sparse.clone(),
-    }
-}
-
-/// About four minutes on two cores with `demo` (`hybridnorm-train` without arguments shows it).
-const DEMO_STEPS: u64 = 500;
-/// High, since the model is small and the run short.
-const DEMO_LR: f64 = 2e-3;
 
 /// The model's vocabulary is the tokenizer's where nobody has chosen it, and holds it otherwise.
 fn set_vocabulary(

@@ -12,6 +12,7 @@ mod generate;
 mod placements;
 mod plan;
 mod prepare;
+mod preset_run;
 mod results;
 mod train;
 mod verify;

@@ -9,6 +9,7 @@
 //! | the strategy | Burn's `SupervisedLearningStrategy`: accumulation, clipping, schedule, evaluation, checkpoints |
 //! | [`Console`] | Burn's `MetricsRenderer`: a live bar or plain lines |
 //! | [`MetricsLog`] | `metrics.jsonl` |
+//! | [`RouterRecord`] | health of the routers of a sparse model, step by step; warnings when one collapses |
 //! | [`RunDir`] | `config.toml`, the lock, what may differ on resume |
 
 mod console;

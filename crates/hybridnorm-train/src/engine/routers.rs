@@ -103,7 +103,8 @@ impl RouterMeters {
     }
 }
 
-/// Tells when a router collapses and when it recovers, once each.
+/// Tells when a router collapses and when it recovers, once each. It has recovered when its tokens spread over half way from its
+/// `top_k` to all experts, twice as far as what counts as collapsed: one that stays near that line is told of once.
 #[derive(Debug, Default)]
 pub(super) struct RouterWatch {
     collapsed: BTreeSet<usize>,
@@ -136,7 +137,7 @@ impl RouterWatch {
                     collapsed: true,
                     message,
                 }),
-                None if self.collapsed.remove(&layer) => Some(RouterEvent {
+                None if recovered(health) && self.collapsed.remove(&layer) => Some(RouterEvent {
                     layer,
                     collapsed: false,
                     message: format!(
@@ -150,6 +151,11 @@ impl RouterWatch {
         };
         routers.iter().enumerate().filter_map(event).collect()
     }
+}
+
+fn recovered(health: &RouterHealth) -> bool {
+    let halfway = (health.top_k + health.load.len()) as f64 / 2.0;
+    health.effective_experts >= halfway
 }
 
 /// Why a loss or gradient is not finite, if the first value of its forward pass that is not are a router's logits: computes the step's
@@ -185,4 +191,46 @@ pub(super) fn cause(
 fn is_finite(value: &Tensor<3>) -> bool {
     let values = value.clone().detach().try_into_vec_as::<f32>();
     values.map_or(true, |values| values.iter().all(|value| value.is_finite()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A router of 8 experts with top-2, whose tokens spread evenly over `n` of them.
+    fn over(n: usize) -> RouterHealth {
+        RouterHealth {
+            layer: Some(3),
+            load: (0..8)
+                .map(|expert| if expert < n { 8.0 / n as f64 } else { 0.0 })
+                .collect(),
+            dead: 8 - n,
+            max_violation: 8.0 / n as f64 - 1.0,
+            effective_experts: n as f64,
+            entropy: 0.5,
+            dropped: 0.0,
+            top_k: 2,
+        }
+    }
+
+    #[test]
+    fn a_router_near_the_line_is_told_of_once() {
+        let mut watch = RouterWatch::default();
+        let told = [8, 3, 4, 3, 4, 2, 5, 4, 3].map(|n| {
+            let events = watch.look(&[over(n)]);
+            events.first().map(|event| event.collapsed)
+        });
+        let (begins, ends) = (Some(true), Some(false));
+        assert_eq!(
+            told,
+            [None, begins, None, None, None, None, ends, None, begins]
+        );
+    }
+
+    #[test]
+    fn what_was_known_is_not_told_again() {
+        let mut watch = RouterWatch::new(BTreeSet::from([3]));
+        assert_eq!(watch.look(&[over(2)]), []);
+        assert!(!watch.look(&[over(8)])[0].collapsed);
+    }
 }

@@ -166,6 +166,7 @@ pub fn generate<F: FeedForward>(
 #[cfg(test)]
 mod tests {
     use hybridnorm_core::DecoderConfig;
+    use hybridnorm_moe::{ModelConfig, SparseConfig};
     use hybridnorm_testing::{apply, every_device};
 
     use super::*;
@@ -177,6 +178,18 @@ mod tests {
         let without = greedy(&model, &[1, 2, 3], 12, false, 40).unwrap();
         assert_eq!(with, without);
         assert_eq!(with.len(), 12);
+    }
+
+    #[apply(every_device!)]
+    fn the_cache_changes_nothing_in_a_sparse_model(#[case] device: &Device) {
+        let config = ModelConfig {
+            decoder: DecoderConfig::new(40, 32, 4, 3),
+            sparse: Some(SparseConfig::new(4, 2, 24)),
+        };
+        let model = config.init(device).unwrap();
+        let with = greedy(&model, &[1, 2, 3], 12, true, 40).unwrap();
+        let without = greedy(&model, &[1, 2, 3], 12, false, 40).unwrap();
+        assert_eq!(with, without);
     }
 
     #[apply(every_device!)]

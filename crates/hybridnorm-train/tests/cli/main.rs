@@ -3,6 +3,7 @@
 mod bench;
 mod devices;
 mod place;
+mod sparse;
 
 use std::fs;
 use std::path::Path;
@@ -15,6 +16,7 @@ use rstest::rstest;
 #[rstest]
 #[case::placement("--placement hybird-star", &["placement", "hybird-star", "did you mean \"hybrid-star\"?"])]
 #[case::preset("--preset dmeo", &["preset", "dmeo", "did you mean \"demo\"?"])]
+#[case::sparse_preset("--preset moe-dmeo", &["preset", "moe-dmeo", "did you mean \"moe-demo\"?", "151m"])]
 #[case::init("--init megatorn", &["init", "megatorn", "did you mean \"megatron\"?"])]
 #[case::device("--device felx", &["device", "felx", "did you mean \"flex\"?"])]
 #[case::flag("--stesp 3", &["--stesp", "--steps"])]

@@ -40,12 +40,28 @@ max_seq_len = 16
 tied = true
 "#;
 
+/// What `sparse.toml` says beside that.
+const SPARSE: &str = r#"
+[sparse]
+d_ff = 12
+layers = "all"
+
+[sparse.router]
+n_experts = 4
+top_k = 2
+
+[sparse.losses]
+balance = 0.01
+z = 0.001
+"#;
+
 impl Place {
     pub fn new() -> Self {
         let place = Self {
             dir: tempfile::tempdir().unwrap(),
         };
         place.write("tiny.toml", TINY);
+        place.write("sparse.toml", format!("{TINY}{SPARSE}"));
         let text: String = (0..400)
             .map(|n| format!("The square of {n} is {}.\n", n * n))
             .collect();
@@ -65,6 +81,12 @@ impl Place {
     pub fn write_variant(&self, name: &str, from: &str, to: &str) {
         assert!(TINY.contains(from), "{from}");
         self.write(name, TINY.replacen(from, to, 1));
+    }
+
+    /// `sparse.toml` with `from` replaced by `to`, under another name.
+    pub fn write_sparse_variant(&self, name: &str, from: &str, to: &str) {
+        assert!(SPARSE.contains(from), "{from}");
+        self.write(name, format!("{TINY}{}", SPARSE.replacen(from, to, 1)));
     }
 
     /// The program, about to run here on the CPU with `args`, split at spaces.

@@ -4,4 +4,6 @@ mod faults;
 mod progress;
 mod refusals;
 mod resume;
+mod routers;
+mod sparse;
 mod tiny;

@@ -1,8 +1,5 @@
 //! What a run shows and logs.
 
-use std::io::Write;
-use std::sync::{Arc, Mutex};
-
 use burn::tensor::Device;
 use hybridnorm_testing::{apply, every_device};
 use hybridnorm_train::engine::{Console, Record, train};
@@ -10,26 +7,13 @@ use tempfile::TempDir;
 
 use crate::tiny;
 
-#[derive(Clone, Default)]
-struct Screen(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Screen {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 #[apply(every_device!)]
 fn plain_lines_can_be_searched(#[case] device: &Device) {
-    let (dir, screen) = (TempDir::new().unwrap(), Screen::default());
+    let (dir, screen) = (TempDir::new().unwrap(), tiny::Screen::default());
     let mut request = tiny::request(tiny::config(4, 4), dir.path(), device, false);
     request.console = Console::plain(screen.clone());
     train(request).unwrap();
-    let text = String::from_utf8(screen.0.lock().unwrap().clone()).unwrap();
+    let text = screen.text();
     let starts = |start: &str| text.lines().filter(|l| l.starts_with(start)).count();
     assert_eq!(starts("step 1/4  loss 3."), 1, "{text}");
     assert_eq!(starts("step 4/4  loss "), 1, "{text}");

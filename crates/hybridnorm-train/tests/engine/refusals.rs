@@ -3,6 +3,7 @@
 use std::fs;
 
 use burn::tensor::Device;
+use hybridnorm_moe::{SparseConfig, SparseLayers};
 use hybridnorm_testing::any_device;
 use hybridnorm_testing::{apply, every_device};
 use hybridnorm_train::checkpoint::load_model;
@@ -35,6 +36,7 @@ fn nothing_to_resume_is_refused(#[case] device: &Device) {
 #[case("training.steps", |c: &mut RunConfig| c.training.steps = 9)]
 #[case("model.d_ff", |c: &mut RunConfig| c.model.d_ff = 64)]
 #[case("schedule.lr", |c: &mut RunConfig| c.schedule.lr = 0.5)]
+#[case("sparse", |c: &mut RunConfig| c.sparse = Some(SparseConfig::new(4, 2, 8)))]
 #[case("model.clip_qkv", |c: &mut RunConfig| c.model.clip_qkv = Some(8.0))]
 fn a_changed_field_is_named(#[case] field: &str, #[case] change: fn(&mut RunConfig)) {
     let device = &any_device();
@@ -45,6 +47,20 @@ fn a_changed_field_is_named(#[case] field: &str, #[case] change: fn(&mut RunConf
     change(&mut config);
     match tiny::run(config, dir.path(), device, true).unwrap_err() {
         TrainError::ConfigChanged { field: found, .. } => assert_eq!(found, field),
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn a_changed_field_of_the_sparse_layers_is_named() {
+    let device = &any_device();
+    let dir = TempDir::new().unwrap();
+    let mut config = tiny::sparse(2, 4);
+    tiny::run(config.clone(), dir.path(), device, false).unwrap();
+    assert_eq!(stored_config(dir.path()).unwrap(), config);
+    config.sparse.as_mut().unwrap().router.top_k = 1;
+    match tiny::run(config, dir.path(), device, true).unwrap_err() {
+        TrainError::ConfigChanged { field, .. } => assert_eq!(field, "sparse.router.top_k"),
         other => panic!("{other}"),
     }
 }
@@ -80,6 +96,11 @@ fn other_data_is_refused(#[case] device: &Device) {
 #[case::tokens("training.steps", |c: &mut RunConfig| c.training.steps = u64::MAX)]
 #[case::warmup("schedule.warmup_from", |c: &mut RunConfig| c.schedule.warmup_from = f64::INFINITY)]
 #[case::lr("schedule.lr", |c: &mut RunConfig| c.schedule.lr = f64::NAN)]
+#[case::top_k("sparse.router.top_k", |c: &mut RunConfig| c.sparse = Some(SparseConfig::new(2, 3, 8)))]
+#[case::layers("sparse.layers", |c: &mut RunConfig| c.sparse = Some(SparseConfig {
+    layers: SparseLayers::Only(vec![2]),
+    ..SparseConfig::new(2, 1, 8)
+}))]
 fn an_impossible_configuration_leaves_no_directory(
     #[case] field: &str,
     #[case] change: fn(&mut RunConfig),

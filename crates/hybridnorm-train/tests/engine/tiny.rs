@@ -2,15 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use burn::tensor::Device;
 use burn::train::Interrupter;
-use hybridnorm_core::DecoderConfig;
+use hybridnorm_core::{Decoder, DecoderConfig};
+use hybridnorm_moe::{FeedForwardLayer, Router, SparseConfig};
+use hybridnorm_train::checkpoint::{FORMAT, Snapshot, TrainingState};
 use hybridnorm_train::engine::{
-    BatchSource, Console, Evaluation, Record, TrainError, TrainRequest, TrainSummary, train,
+    BatchSource, Console, Evaluation, Record, RunDir, StepRecord, TrainError, TrainRequest,
+    TrainSummary, train,
 };
+use hybridnorm_train::recipe::Moments;
 use hybridnorm_train::run::{RunConfig, ScheduleConfig, TrainingConfig};
 
 pub const VOCAB: usize = 32;
@@ -62,6 +67,70 @@ pub fn config(steps: u64, micro_batch: usize) -> RunConfig {
             ..DecoderConfig::new(VOCAB, 16, 2, 2)
         },
         sparse: None,
+    }
+}
+
+/// A sparse model: four experts, two for each token.
+pub fn sparse(steps: u64, micro_batch: usize) -> RunConfig {
+    RunConfig {
+        sparse: Some(SparseConfig::new(4, 2, 12)),
+        ..config(steps, micro_batch)
+    }
+}
+
+/// Puts a checkpoint of step 0 into `dir`, with initial weights as `change` makes them: what a run resumes from.
+pub fn begin_with(
+    config: &RunConfig,
+    dir: &Path,
+    device: &Device,
+    change: impl FnOnce(&mut Decoder<FeedForwardLayer>),
+) {
+    let run = RunDir::create(dir, config).unwrap();
+    let mut model = config.model_config().init(device).unwrap();
+    change(&mut model);
+    let snapshot = Snapshot {
+        model: &model,
+        moments: &Moments::default(),
+        config: run.config(),
+    };
+    let state = TrainingState {
+        format: FORMAT,
+        step: 0,
+        tokens: 0,
+        optimizer_steps: 0,
+        elapsed_s: 0.0,
+        config_blake3: String::new(),
+        data: None,
+        program: "test".to_string(),
+    };
+    run.checkpoints().save(&snapshot, &state).unwrap();
+}
+
+/// The router of a layer that has one.
+pub fn router(model: &mut Decoder<FeedForwardLayer>, layer: usize) -> &mut Router {
+    match &mut model.blocks[layer].feed_forward {
+        FeedForwardLayer::Sparse(sparse) => &mut sparse.router,
+        FeedForwardLayer::Dense(_) => panic!("layer {layer} is dense"),
+    }
+}
+
+/// What a run showed and can be searched.
+#[derive(Clone, Default)]
+pub struct Screen(Arc<Mutex<Vec<u8>>>);
+
+impl Screen {
+    pub fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
+
+impl Write for Screen {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 
@@ -148,18 +217,26 @@ pub fn records(run: &Path) -> Vec<Record> {
         .collect()
 }
 
+/// The record of every step.
+pub fn step_records(run: &Path) -> Vec<StepRecord> {
+    let step = |record| match record {
+        Record::Step(record) => Some(record),
+        Record::Evaluation { .. } | Record::Router { .. } => None,
+    };
+    records(run).into_iter().filter_map(step).collect()
+}
+
 /// (step, loss bits, gradient norm bits, learning rate bits) of every step.
 pub fn steps(run: &Path) -> Vec<(u64, u64, u64, u64)> {
-    let step = |record| match record {
-        Record::Step(r) => Some((
+    let bits = |r: StepRecord| {
+        (
             r.step,
             r.loss.to_bits(),
             r.grad_norm.to_bits(),
             r.lr.to_bits(),
-        )),
-        Record::Evaluation { .. } | Record::Router { .. } => None,
+        )
     };
-    records(run).into_iter().filter_map(step).collect()
+    step_records(run).into_iter().map(bits).collect()
 }
 
 /// The tensors of a file of a generation, by name.
