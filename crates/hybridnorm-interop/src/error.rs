@@ -62,3 +62,16 @@ pub enum InteropError {
         reason: String,
     },
 }
+
+/// The refusal of `field`.
+pub(crate) fn unsupported<T>(
+    field: &str,
+    value: impl ToString,
+    reason: &str,
+) -> Result<T, InteropError> {
+    Err(InteropError::Unsupported {
+        field: field.to_string(),
+        value: value.to_string(),
+        reason: reason.to_string(),
+    })
+}

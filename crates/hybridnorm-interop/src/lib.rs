@@ -1,15 +1,22 @@
 //! Published checkpoints into hybridnorm models: safetensors files, name maps, configuration maps.
 //!
 //! [`official`] speaks the authors' own release (`config.yaml` fields, `transformer.blocks.0.att_proj.weight`);
-//! [`TensorFile`] reads safetensors; [`load`] puts named tensors into a Burn module and says what does not fit.
+//! [`hugging_face`] the files of transformers (`config.json`, `model.layers.0.self_attn.q_proj.weight`). [`TensorFile`] reads
+//! safetensors; a [`NameMap`] says where a format keeps each parameter, whole or in pieces; [`load`] puts the tensors of a file into a
+//! Burn module and says what does not fit.
 
 #![warn(missing_docs)]
 
 mod error;
+pub mod hugging_face;
+mod layout;
 mod load;
+mod names;
 pub mod official;
 mod tensors;
 
 pub use error::InteropError;
-pub use load::{NamedTensor, load};
+pub use layout::{Layout, Piece};
+pub use load::load;
+pub use names::{NameMap, NameRow, Theirs};
 pub use tensors::{Array, TensorFile};

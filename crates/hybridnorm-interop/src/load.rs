@@ -6,29 +6,17 @@ use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Tensor, TensorData};
 
 use crate::error::InteropError;
+use crate::names::NameMap;
 use crate::tensors::TensorFile;
 
-/// How a module's parameter is called in a file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NamedTensor {
-    /// The name in the file.
-    pub name: String,
-    /// The file holds the matrix as `[out, in]` (PyTorch), Burn as `[in, out]`.
-    pub transposed: bool,
-}
-
-/// Replaces every parameter of `module` by the tensor that `name_of(path)` names in `file`.
+/// Replaces every parameter of `module` by the tensors that `names` says it lies in.
 ///
 /// # Errors
 /// Names every tensor that is missing, left over, or of another shape; the module is dropped then.
-pub fn load<M: Module>(
-    module: M,
-    file: &TensorFile,
-    name_of: impl Fn(&str) -> Option<NamedTensor>,
-) -> Result<M, InteropError> {
+pub fn load<M: Module>(module: M, file: &TensorFile, names: &NameMap) -> Result<M, InteropError> {
     let mut loader = Loader {
         file,
-        name_of,
+        names,
         path: Vec::new(),
         used: BTreeSet::new(),
         problems: Vec::new(),
@@ -47,46 +35,32 @@ pub fn load<M: Module>(
     }
 }
 
-struct Loader<'a, N> {
+struct Loader<'a> {
     file: &'a TensorFile,
-    name_of: N,
+    names: &'a NameMap,
     path: Vec<String>,
     used: BTreeSet<String>,
     problems: Vec<String>,
 }
 
-impl<N: Fn(&str) -> Option<NamedTensor>> Loader<'_, N> {
+impl Loader<'_> {
     /// The values for the parameter at the current path, in its own orientation.
     fn fetch(&mut self, shape: &[usize]) -> Result<TensorData, String> {
         let path = self.path.join(".");
-        let NamedTensor { name, transposed } =
-            (self.name_of)(&path).ok_or_else(|| format!("{path} has no name there"))?;
-        if !self.file.contains(&name) {
-            return Err(format!("\"{name}\" (for {path}) is missing"));
-        }
-        let array = self.file.array(&name).map_err(|error| error.to_string())?;
-        self.used.insert(name.clone());
-        let array = if transposed {
-            array.transposed()
-        } else {
-            array
-        };
-        if array.shape != shape {
-            return Err(format!(
-                "\"{name}\" has shape {:?}, {path} needs {shape:?}{}",
-                array.shape,
-                if transposed {
-                    " (both as [in, out])"
-                } else {
-                    ""
-                }
-            ));
-        }
-        Ok(array.to_f32())
+        let layout = self.names.layout(&path, shape);
+        let layout = layout.ok_or_else(|| format!("{path} has no name there"))?;
+        let joined = layout.join(|name| {
+            if !self.file.contains(name) {
+                return Err(format!("\"{name}\" (for {path}) is missing"));
+            }
+            self.used.insert(name.to_string());
+            self.file.array(name).map_err(|error| error.to_string())
+        })?;
+        Ok(joined.to_f32())
     }
 }
 
-impl<N: Fn(&str) -> Option<NamedTensor>> ModuleMapper for Loader<'_, N> {
+impl ModuleMapper for Loader<'_> {
     fn enter_module(&mut self, name: &str, _container_type: &str) {
         self.path.push(name.to_string());
     }

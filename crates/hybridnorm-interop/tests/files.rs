@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use hybridnorm_core::DecoderConfig;
-use hybridnorm_interop::official::{OfficialConfig, name_of};
+use hybridnorm_interop::official::{OfficialConfig, names};
 use hybridnorm_interop::{InteropError, TensorFile, load};
 use hybridnorm_testing::{apply, every_device};
 use safetensors::tensor::{Dtype, TensorView, serialize_to_file};
@@ -128,10 +128,10 @@ fn official(case: &str) -> OfficialConfig {
 #[apply(every_device!)]
 fn weights_of_another_model_are_refused_tensor_by_tensor(#[case] device: &Device) {
     let file = TensorFile::open(reference("dense_qkvc_post").join("weights.safetensors")).unwrap();
-    let right = official("dense_qkvc_post").to_decoder().unwrap();
-    assert!(load(right.init(device).unwrap(), &file, name_of).is_ok());
+    let right = official("dense_qkvc_post").to_model().unwrap().decoder;
+    assert!(load(right.init(device).unwrap(), &file, &names()).is_ok());
     let attempt = |config: DecoderConfig| {
-        let error = load(config.init(device).unwrap(), &file, name_of).unwrap_err();
+        let error = load(config.init(device).unwrap(), &file, &names()).unwrap_err();
         error.to_string()
     };
     let error = attempt(DecoderConfig {
@@ -187,7 +187,7 @@ fn what_cannot_be_expressed_is_refused_by_field() {
     for (field, change) in changes {
         let mut config = base.clone();
         change(&mut config);
-        let error = config.to_decoder().unwrap_err();
+        let error = config.to_model().unwrap_err();
         assert!(matches!(error, InteropError::Unsupported { .. }), "{error}");
         assert!(error.to_string().starts_with(field), "{error}");
     }
@@ -203,7 +203,12 @@ fn named_placements_are_recognised() {
         ("dense_star_multi", "custom + 1 override"),
     ] {
         assert_eq!(
-            official(case).to_decoder().unwrap().placement.to_string(),
+            official(case)
+                .to_model()
+                .unwrap()
+                .decoder
+                .placement
+                .to_string(),
             name,
             "{case}"
         );

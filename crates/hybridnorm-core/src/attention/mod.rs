@@ -45,6 +45,9 @@ pub struct AttentionConfig {
     pub bias: bool,
     /// Clamps queries, keys and values to ± this, before their norms.
     pub clip_qkv: Option<f64>,
+    /// Clamps them behind their norms instead (OLMoE in transformers).
+    #[serde(default)]
+    pub clip_normed: bool,
     /// Factor on the scores; `None` is 1/√head_dim.
     pub softmax_scale: Option<f64>,
     /// `cap · tanh(score / cap)` on the scores (Gemma 2).
@@ -66,6 +69,7 @@ impl AttentionConfig {
             rope: Some(RotaryConfig::default()),
             bias: false,
             clip_qkv: None,
+            clip_normed: false,
             softmax_scale: None,
             softcap: None,
             window: None,
@@ -110,6 +114,13 @@ impl AttentionConfig {
         if let Some(window) = self.window {
             positive("sliding_window", window)?;
         }
+        if self.clip_normed && self.clip_qkv.is_none() {
+            return Err(ConfigError::new(
+                "clip_normed",
+                true,
+                "only together with clip_qkv",
+            ));
+        }
         Ok(())
     }
 
@@ -142,7 +153,8 @@ impl AttentionConfig {
             settings: Settings {
                 heads,
                 rope: self.rope.clone(),
-                clip_qkv: self.clip_qkv,
+                clip_qkv: self.clip_qkv.filter(|_| !self.clip_normed),
+                clip_normed: self.clip_qkv.filter(|_| self.clip_normed),
                 scale: self
                     .softmax_scale
                     .unwrap_or(1.0 / (self.head_dim as f64).sqrt()),
@@ -172,6 +184,7 @@ struct Settings {
     heads: (usize, usize, usize),
     rope: Option<RotaryConfig>,
     clip_qkv: Option<f64>,
+    clip_normed: Option<f64>,
     scale: f64,
     softcap: Option<f64>,
     window: Option<usize>,
@@ -217,6 +230,9 @@ impl Attention {
         let mut query = apply(&self.norms.query, query, Op::QueryNorm, pass).swap_dims(1, 2);
         let mut key = apply(&self.norms.key, key, Op::KeyNorm, pass).swap_dims(1, 2);
         let mut value = apply(&self.norms.value, value, Op::ValueNorm, pass).swap_dims(1, 2);
+        if let Some(clip) = self.settings.clip_normed {
+            [query, key, value] = [query, key, value].map(|x| x.clamp(-clip, clip));
+        }
         if let Some(rope) = &self.settings.rope {
             let tables = pass.rotary(rope, d, t, &device);
             query = pass.keep(Op::QueryRotation, tables.rotate(query));

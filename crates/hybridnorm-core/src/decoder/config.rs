@@ -61,9 +61,12 @@ pub struct DecoderConfig {
     /// Biases on all linear layers, an untied head included.
     #[serde(default)]
     pub bias: bool,
-    /// Clamps queries, keys and values to ± this.
+    /// Clamps queries, keys and values to ± this, before their norms.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clip_qkv: Option<f64>,
+    /// Clamps them behind their norms instead (OLMoE in transformers).
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub clip_normed: bool,
     /// Factor on the attention scores; `None` is 1/√head_dim.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub softmax_scale: Option<f64>,
@@ -108,6 +111,7 @@ impl DecoderConfig {
             rope: RotaryConfig::default(),
             bias: false,
             clip_qkv: None,
+            clip_normed: false,
             softmax_scale: None,
             attention_softcap: None,
             sliding_window: None,
@@ -214,6 +218,7 @@ impl DecoderConfig {
             rope: Some(self.rope.clone()),
             bias: self.bias,
             clip_qkv: self.clip_qkv,
+            clip_normed: self.clip_normed,
             softmax_scale: self.softmax_scale,
             softcap: self.attention_softcap,
             window: self.sliding_window,

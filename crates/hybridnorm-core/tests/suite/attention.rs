@@ -237,6 +237,19 @@ fn options_do_something_and_only_what_they_say(#[case] device: &Device) {
             },
         ),
         (
+            "clip_normed",
+            DecoderConfig {
+                clip_qkv: Some(1e6),
+                clip_normed: true,
+                ..config()
+            },
+            DecoderConfig {
+                clip_qkv: Some(0.3),
+                clip_normed: true,
+                ..config()
+            },
+        ),
+        (
             "softmax_scale",
             DecoderConfig {
                 softmax_scale: Some(scale),

@@ -4,12 +4,14 @@ use hybridnorm_core::{
     Activation, DecoderConfig, InitConfig, InitScheme, LayerNorms, NormKind, NormSite, NormStyle,
     Placement, QkvNormSites, ResidualNorms, RotaryConfig,
 };
+use hybridnorm_moe::ModelConfig;
 use serde::Deserialize;
 
 use super::positions::{self, Positions};
-use crate::error::InteropError;
+use super::sparse::SparseFields;
+use crate::error::{InteropError, unsupported};
 
-/// `ModelConfig` of the dense release. Fields that change nothing here (devices, flash attention, precision) are not
+/// `ModelConfig` of both releases, dense and mixture of experts. Fields that change nothing here (devices, flash attention, precision) are not
 /// read; fields that would change the mathematics and cannot be expressed are refused.
 #[derive(Debug, Clone, Deserialize)]
 #[allow(missing_docs, reason = "the names are the reference's own")]
@@ -98,6 +100,11 @@ pub struct OfficialConfig {
     pub scale_emb_init: bool,
     #[serde(default)]
     pub emb_init_std: Option<f64>,
+    #[serde(default)]
+    pub norm_after: bool,
+    /// Fields whose names begin with `moe_`; read where `block_type` is `moe`.
+    #[serde(flatten)]
+    pub sparse: SparseFields,
 }
 
 fn yes() -> bool {
@@ -134,20 +141,27 @@ fn normal() -> String {
     "normal".to_string()
 }
 
-fn unsupported<T>(field: &str, value: impl ToString, reason: &str) -> Result<T, InteropError> {
-    Err(InteropError::Unsupported {
-        field: field.to_string(),
-        value: value.to_string(),
-        reason: reason.to_string(),
-    })
-}
-
 impl OfficialConfig {
-    /// The same model as a [`DecoderConfig`].
+    /// The same model as a [`ModelConfig`].
     ///
     /// # Errors
     /// Names the field that cannot be expressed.
-    pub fn to_decoder(&self) -> Result<DecoderConfig, InteropError> {
+    pub fn to_model(&self) -> Result<ModelConfig, InteropError> {
+        let decoder = self.decoder()?;
+        let sparse = match self.is_sparse() {
+            true => Some(self.sparse.to_sparse(&decoder)?),
+            false => None,
+        };
+        let model = ModelConfig { decoder, sparse };
+        model.validate()?;
+        Ok(model)
+    }
+
+    fn is_sparse(&self) -> bool {
+        self.block_type == "moe"
+    }
+
+    fn decoder(&self) -> Result<DecoderConfig, InteropError> {
         self.refuse_the_inexpressible()?;
         let norm = NormStyle {
             kind: match self.layer_norm_type.as_str() {
@@ -226,12 +240,14 @@ impl OfficialConfig {
                 "learned position embeddings are not implemented",
             );
         }
-        if self.block_type != "sequential" {
-            return unsupported(
-                "block_type",
-                &self.block_type,
-                "only sequential blocks are the paper's",
-            );
+        if self.block_type != "sequential" && !self.is_sparse() {
+            let reason = "only sequential and moe blocks are the paper's";
+            return unsupported("block_type", &self.block_type, reason);
+        }
+        // The moe block does not read it.
+        if self.norm_after && !self.is_sparse() {
+            let reason = "it replaces the norm positions that the paper is about";
+            return unsupported("norm_after", true, reason);
         }
         if self.attention_layer_norm && (self.use_query_norm || self.use_key_norm) {
             let reason = "the reference forbids it together with use_query_norm or use_key_norm";

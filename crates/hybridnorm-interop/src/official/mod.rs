@@ -1,10 +1,12 @@
-//! The authors' own release (a fork of OLMo): its configuration and its state-dict names.
+//! The authors' own release (forks of OLMo and OLMoE): its configuration and its state-dict names.
 //!
-//! Source: `dense_model/olmo/{config,model}.py` of BryceZhuo/HybridNorm, commit f0dd605; paper.md §1.3, §1.4, §3.2.
+//! Source: `{dense_model,MoE_model}/olmo/{config,model}.py` of BryceZhuo/HybridNorm, commit f0dd605, and megablocks, branch `olmoe`;
+//! paper.md §1.3, §1.4, §3.2, §3.8.
 
 mod config;
 mod names;
 mod positions;
+mod sparse;
 
 pub use config::OfficialConfig;
-pub use names::name_of;
+pub use names::names;

@@ -1,57 +1,109 @@
-//! Module paths and the names PyTorch gives the same parameters.
+//! The release's own names (a fork of OLMo's, megablocks' for the experts).
 
-use crate::load::NamedTensor;
+use crate::names::{NameMap, NameRow, Theirs};
 
-/// The parts of a block: our path, theirs, and whether it is a matrix stored `[out, in]`.
-const BLOCK: &[(&str, &str, bool)] = &[
-    ("attention.qkv", "att_proj", true),
-    ("attention.output", "attn_out", true),
-    ("attention.norms.query.norm", "q_norm", false),
-    ("attention.norms.key.norm", "k_norm", false),
-    ("attention.norms.value.norm", "v_norm", false),
-    ("attention.norms.context.norm", "c_norm", false),
-    ("attention_residual.stream", "attn_norm", false),
-    ("attention_residual.input", "attn_norm", false),
-    ("feed_forward_residual.stream", "ff_norm", false),
-    ("feed_forward_residual.input", "ff_norm", false),
-    ("feed_forward.input", "ff_proj", true),
-    ("feed_forward.output", "ff_out", true),
+const fn row(ours: &'static str, theirs: Theirs) -> NameRow {
+    NameRow { ours, theirs }
+}
+
+use Theirs::{Linear, Same, Stack, ValueGate};
+
+const TABLE: &[NameRow] = &[
+    row("embedding", Same("transformer.wte")),
+    row("embedding_norm", Same("transformer.emb_norm")),
+    row("final_norm", Same("transformer.ln_f")),
+    row("head", Linear("transformer.ff_out")),
+    row(
+        "blocks.*.attention.qkv",
+        Linear("transformer.blocks.*.att_proj"),
+    ),
+    row(
+        "blocks.*.attention.output",
+        Linear("transformer.blocks.*.attn_out"),
+    ),
+    row(
+        "blocks.*.attention.norms.query.norm",
+        Same("transformer.blocks.*.q_norm"),
+    ),
+    row(
+        "blocks.*.attention.norms.key.norm",
+        Same("transformer.blocks.*.k_norm"),
+    ),
+    row(
+        "blocks.*.attention.norms.value.norm",
+        Same("transformer.blocks.*.v_norm"),
+    ),
+    row(
+        "blocks.*.attention.norms.context.norm",
+        Same("transformer.blocks.*.c_norm"),
+    ),
+    row(
+        "blocks.*.attention_residual.stream",
+        Same("transformer.blocks.*.attn_norm"),
+    ),
+    row(
+        "blocks.*.attention_residual.input",
+        Same("transformer.blocks.*.attn_norm"),
+    ),
+    row(
+        "blocks.*.feed_forward_residual.stream",
+        Same("transformer.blocks.*.ff_norm"),
+    ),
+    row(
+        "blocks.*.feed_forward_residual.input",
+        Same("transformer.blocks.*.ff_norm"),
+    ),
+    row(
+        "blocks.*.feed_forward.input",
+        Linear("transformer.blocks.*.ff_proj"),
+    ),
+    row(
+        "blocks.*.feed_forward.output",
+        Linear("transformer.blocks.*.ff_out"),
+    ),
+    row(
+        "blocks.*.feed_forward.router.linear",
+        Linear("transformer.blocks.*.ffn.router.layer"),
+    ),
+    row(
+        "blocks.*.feed_forward.experts.gate",
+        Stack {
+            name: "transformer.blocks.*.ffn.experts.mlp.w1",
+            transposed: true,
+        },
+    ),
+    row(
+        "blocks.*.feed_forward.experts.up",
+        Stack {
+            name: "transformer.blocks.*.ffn.experts.mlp.v1",
+            transposed: true,
+        },
+    ),
+    row(
+        "blocks.*.feed_forward.experts.down",
+        Stack {
+            name: "transformer.blocks.*.ffn.experts.mlp.w2",
+            transposed: false,
+        },
+    ),
+    // megablocks, `SharedGLU`: down(silu(gate(x)) * up(x)).
+    row(
+        "blocks.*.feed_forward.shared.input",
+        ValueGate([
+            "transformer.blocks.*.ffn.shared_expert.up_proj",
+            "transformer.blocks.*.ffn.shared_expert.gate_proj",
+        ]),
+    ),
+    row(
+        "blocks.*.feed_forward.shared.output",
+        Linear("transformer.blocks.*.ffn.shared_expert.down_proj"),
+    ),
 ];
 
-/// The parts outside the blocks.
-const MODEL: &[(&str, &str, bool)] = &[
-    ("embedding", "wte", false),
-    ("embedding_norm", "emb_norm", false),
-    ("final_norm", "ln_f", false),
-    ("head", "ff_out", true),
-];
-
-/// What the reference calls the parameter at `path` of a [`Decoder`](hybridnorm_core::Decoder), or `None` where it
-/// has no such parameter.
-pub fn name_of(path: &str) -> Option<NamedTensor> {
-    let (module, leaf) = path.rsplit_once('.')?;
-    let is_matrix = leaf == "weight";
-    let find = |table: &[(&str, &'static str, bool)], part: &str| {
-        table
-            .iter()
-            .find(|(ours, _, _)| *ours == part)
-            .map(|(_, theirs, matrix)| (*theirs, *matrix && is_matrix))
-    };
-    let (name, transposed) = match module.strip_prefix("blocks.") {
-        Some(rest) => {
-            let (layer, part) = rest.split_once('.')?;
-            let (theirs, transposed) = find(BLOCK, part)?;
-            (format!("blocks.{layer}.{theirs}"), transposed)
-        }
-        None => {
-            let (theirs, transposed) = find(MODEL, module)?;
-            (theirs.to_string(), transposed)
-        }
-    };
-    Some(NamedTensor {
-        name: format!("transformer.{name}.{leaf}"),
-        transposed,
-    })
+/// The names of the release.
+pub fn names() -> NameMap {
+    // Queries, keys and values are one tensor there, so that their widths do not matter.
+    NameMap::new(&[TABLE], (0, 0))
 }
 
 #[cfg(test)]
@@ -60,32 +112,36 @@ mod tests {
 
     #[test]
     fn names_are_the_releases() {
-        for (path, name, transposed) in [
-            ("embedding.weight", "transformer.wte.weight", false),
-            ("head.weight", "transformer.ff_out.weight", true),
-            ("head.bias", "transformer.ff_out.bias", false),
+        for (path, name) in [
+            ("embedding.weight", "transformer.wte.weight"),
+            ("head.weight", "transformer.ff_out.weight"),
+            ("head.bias", "transformer.ff_out.bias"),
             (
                 "blocks.11.attention.qkv.weight",
                 "transformer.blocks.11.att_proj.weight",
-                true,
             ),
             (
                 "blocks.0.attention.norms.value.norm.weight",
                 "transformer.blocks.0.v_norm.weight",
-                false,
             ),
             (
                 "blocks.0.feed_forward_residual.stream.bias",
                 "transformer.blocks.0.ff_norm.bias",
-                false,
+            ),
+            (
+                "blocks.3.feed_forward.experts.up",
+                "transformer.blocks.3.ffn.experts.mlp.v1",
+            ),
+            (
+                "blocks.3.feed_forward.router.linear.weight",
+                "transformer.blocks.3.ffn.router.layer.weight",
             ),
         ] {
-            let expected = NamedTensor {
-                name: name.to_string(),
-                transposed,
-            };
-            assert_eq!(name_of(path), Some(expected), "{path}");
+            let layout = names().layout(path, &[2, 3]).unwrap();
+            assert_eq!(layout.names().collect::<Vec<_>>(), [name], "{path}");
         }
-        assert_eq!(name_of("blocks.0.attention_residual.after.weight"), None);
+        for path in ["blocks.0.attention_residual.after.weight", "blocks.x.y"] {
+            assert_eq!(names().layout(path, &[2, 3]), None, "{path}");
+        }
     }
 }

@@ -44,9 +44,9 @@ impl CaseDir {
     }
 }
 
-/// `case.json` of a `dense_*` case.
+/// `case.json` of a `dense_*` or `moe_*` case.
 #[derive(Debug, Deserialize)]
-pub struct DenseCase {
+pub struct OfficialCase {
     /// The authors' configuration.
     pub model_config: OfficialConfig,
     /// Counts derived from it.
@@ -56,6 +56,24 @@ pub struct DenseCase {
     /// Losses of the first forward pass.
     #[serde(default)]
     pub losses: BTreeMap<String, Option<f64>>,
+    /// Greedy decoding.
+    #[serde(default)]
+    pub greedy: Option<Greedy>,
+}
+
+/// `case.json` of an `hf_*` case.
+#[derive(Debug, Deserialize)]
+pub struct HuggingFaceCase {
+    /// All parameters.
+    pub n_params: usize,
+    /// The reference's own f32 error, by tensor name.
+    pub precision_f32_vs_f64: BTreeMap<String, Precision>,
+    /// Losses of the first forward pass.
+    #[serde(default)]
+    pub losses: BTreeMap<String, Option<f64>>,
+    /// What concerns the routers, of a sparse model.
+    #[serde(default)]
+    pub moe: BTreeMap<String, serde_json::Value>,
     /// Greedy decoding.
     #[serde(default)]
     pub greedy: Option<Greedy>,
@@ -71,8 +89,9 @@ pub struct Derived {
 /// The reference's own f32 error on one tensor.
 #[derive(Debug, Deserialize)]
 pub struct Precision {
-    /// Largest |f32 − f64|.
-    pub max_abs_err: f64,
+    /// Largest |f32 − f64|; absent where something else is listed.
+    #[serde(default)]
+    pub max_abs_err: Option<f64>,
 }
 
 /// Greedy decoding of a prompt.
@@ -151,6 +170,18 @@ pub struct StepRecord {
     pub grad_norm64: f64,
     pub clip_coef: f64,
     pub clip_coef64: f64,
+    #[serde(default)]
+    pub lb_loss: Option<f64>,
+    #[serde(default)]
+    pub lb_loss64: Option<f64>,
+    #[serde(default)]
+    pub moe_z_loss: Option<f64>,
+    #[serde(default)]
+    pub moe_z_loss64: Option<f64>,
+    #[serde(default)]
+    pub total_loss: Option<f64>,
+    #[serde(default)]
+    pub total_loss64: Option<f64>,
 }
 
 /// A parameter's values in brief, row-major in the reference's orientation.

@@ -7,10 +7,12 @@
 mod agreement;
 mod case;
 mod check;
-mod dense;
+mod expected;
 mod micro;
+mod model_case;
 mod record;
 mod report;
+pub mod routing;
 mod trajectory;
 mod values;
 mod yardstick;
@@ -20,13 +22,15 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{Device, TensorReadError};
 use hybridnorm_device::{DeviceError, DeviceSpec};
 use hybridnorm_interop::InteropError;
+use hybridnorm_moe::ModelConfig;
 
-pub use agreement::{Agreement, Divergence, Phase, Yardstick, compare};
+pub use agreement::{Agreement, Divergence, Phase, Tie, Yardstick, compare};
 use case::CaseDir;
 pub use check::{Check, FACTOR};
+use model_case::ModelCase;
 pub use record::{Losses, Record, Step, TrajectoryWork, Work, record};
 pub use report::{CaseReport, Fusion, Outcome, Report};
-pub use yardstick::{YARDSTICK, demo};
+pub use yardstick::{YARDSTICK, presets};
 
 /// A device under verification.
 #[derive(Debug)]
@@ -90,7 +94,7 @@ pub fn shipped_reference() -> Result<PathBuf, InteropError> {
 
 /// Runs every case in `reference` on the subject, telling `each` of every case as it ends.
 ///
-/// `reference` is a folder of cases, or a single case. A folder is followed by the `demo` preset, which has no reference and is held
+/// `reference` is a folder of cases, or a single case. A folder is followed by some [`presets`], which have no reference and are held
 /// against the yardstick alone.
 ///
 /// # Errors
@@ -111,7 +115,10 @@ pub fn run(
         push(run_case(dir, subject));
     }
     if let Some(flex) = subject.yardstick.as_ref().filter(|_| folder) {
-        push(guarded("preset demo", || demo_case(&subject.device, flex)));
+        for (name, config) in presets()? {
+            let case = || preset_case(&config, &subject.device, flex);
+            push(guarded(&format!("preset {name}"), case));
+        }
     }
     Ok(Report::new(subject.name.clone(), cases))
 }
@@ -150,26 +157,27 @@ fn run_case(path: PathBuf, subject: &Subject) -> CaseReport {
         .to_string_lossy()
         .into_owned();
     let dir = CaseDir(path);
-    if name.starts_with("dense_") {
-        return guarded(&name, || dense_case(&dir, subject));
+    let kind = name.split('_').next().unwrap_or_default();
+    match kind {
+        "dense" | "moe" => guarded(&name, || model_case(ModelCase::official(&dir)?, subject)),
+        "hf" => guarded(&name, || {
+            model_case(ModelCase::hugging_face(&dir)?, subject)
+        }),
+        "micro" if name.starts_with("micro_dense") || name.starts_with("micro_moe") => {
+            guarded(&name, || Ok((micro::run(&dir, &subject.device)?, None)))
+        }
+        _ => {
+            let reason =
+                "unknown kind of case; known are dense_*, moe_*, hf_*, micro_dense* and micro_moe*";
+            CaseReport::without_checks(&name, Outcome::Unsupported(reason.to_string()))
+        }
     }
-    if name.starts_with("micro_dense") {
-        return guarded(&name, || Ok((micro::run(&dir, &subject.device)?, None)));
-    }
-    let reason = match name.split('_').next() {
-        Some("moe") => "mixture-of-experts models come with hybridnorm-moe",
-        Some("hf") => "Hugging Face architectures are not imported yet",
-        _ if name.starts_with("micro_moe") => "mixture-of-experts layers come with hybridnorm-moe",
-        _ => "unknown kind of case; known are dense_* and micro_dense*",
-    };
-    CaseReport::without_checks(&name, Outcome::Unsupported(reason.to_string()))
 }
 
 type Judged = (Vec<Check>, Option<Agreement>);
 
-/// Against the authors' numbers, and against the yardstick.
-fn dense_case(dir: &CaseDir, subject: &Subject) -> Result<Judged, CaseError> {
-    let case = dense::Dense::read(dir)?;
+/// Against the reference's numbers, and against the yardstick.
+fn model_case(case: ModelCase, subject: &Subject) -> Result<Judged, CaseError> {
     let device = subject.device.clone().autodiff();
     let model = case.model(&device)?;
     let found = record(model.clone(), case.work(), &device)?;
@@ -186,15 +194,16 @@ fn dense_case(dir: &CaseDir, subject: &Subject) -> Result<Judged, CaseError> {
 }
 
 /// Against the yardstick alone; both start from the same seed.
-fn demo_case(device: &Device, flex: &Device) -> Result<Judged, CaseError> {
-    let (config, work) = yardstick::demo().map_err(InteropError::from)?;
+fn preset_case(config: &ModelConfig, device: &Device, flex: &Device) -> Result<Judged, CaseError> {
+    let work = yardstick::work(config);
     let build = |device: &Device| {
         let model = config.init(device).map_err(InteropError::from);
         model.map_err(CaseError::from)
     };
     let device = device.clone().autodiff();
     let model = build(&device)?;
-    let same = values::parameters(&model) == values::parameters(&build(flex)?);
+    let parameters = |model| values::parameters(model, &work.names);
+    let same = parameters(&model) == parameters(&build(flex)?);
     let checks = vec![Check::exact("the same initial parameters", same, "")];
     let found = record(model, &work, &device)?;
     let yardstick = Yardstick::measure(&work, flex, build)?;

@@ -7,8 +7,10 @@ use burn::tensor::{Device, Int, Tensor, TensorReadError};
 use hybridnorm_core::loss::token_losses;
 use hybridnorm_core::trace::{Branch, Op, Place};
 use hybridnorm_core::{Decoder, Pass};
-use hybridnorm_interop::Array;
+use hybridnorm_interop::{Array, NameMap};
+use hybridnorm_moe::{Auxiliary, FeedForwardLayer, LossConfig, Routing};
 
+use super::routing::Routed;
 use super::values::{array_of, gradients, parameters, values_of};
 use crate::recipe::{AdamW, AdamWConfig, GradientNorms, Schedule, clip_coefficient};
 
@@ -17,6 +19,10 @@ use crate::recipe::{AdamW, AdamWConfig, GradientNorms, Schedule, clip_coefficien
 pub struct Work {
     /// Token ids `[batch, seq]` of the forward pass and the gradients.
     pub tokens: Array,
+    /// The losses of the routers, which sparse layers add to both.
+    pub auxiliary: LossConfig,
+    /// What the parameters are called.
+    pub names: NameMap,
     /// The trajectory, if there is one.
     pub trajectory: Option<TrajectoryWork>,
 }
@@ -39,13 +45,15 @@ pub struct TrajectoryWork {
 pub struct Record {
     /// Every value of the forward pass, in order.
     pub forward: Vec<(Place, Array)>,
+    /// What the routers did in that pass, one sparse layer after the other.
+    pub routing: Vec<Routed>,
     /// The losses of that pass; absent where a single token has no next one.
     pub losses: Option<Losses>,
-    /// The gradient of the mean loss, by parameter under the reference's name, in the order of the forward pass.
+    /// The gradient of the mean loss and the routers' losses, by parameter under the file's name, in the order of the forward pass.
     pub gradients: Vec<(String, Option<Array>)>,
     /// The steps of the trajectory.
     pub steps: Vec<Step>,
-    /// Parameters after the steps asked for, under the reference's names.
+    /// Parameters after the steps asked for, under the file's names.
     pub parameters: BTreeMap<u64, Vec<(String, Array)>>,
     /// Mean loss on the first tokens after the trajectory.
     pub last_loss: Option<f64>,
@@ -58,14 +66,27 @@ pub struct Losses {
     pub mean: f64,
     /// The official training loss: the same sum over B·T.
     pub train: f64,
+    /// Load balancing times its weight; `None` without.
+    pub balance: Option<f64>,
+    /// Router z-loss times its weight; `None` without.
+    pub z: Option<f64>,
+}
+
+impl Losses {
+    /// The losses of the routers.
+    pub fn auxiliary(&self) -> f64 {
+        self.balance.unwrap_or(0.0) + self.z.unwrap_or(0.0)
+    }
 }
 
 /// One step of a trajectory; losses are those before the update.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Step {
     /// Losses of the batch.
     pub losses: Losses,
-    /// Global L2 norm of the gradients of `losses.train`.
+    /// What the routers did.
+    pub routing: Vec<Routed>,
+    /// Global L2 norm of the gradients of `losses.train` and the routers' losses.
     pub grad_norm: f64,
     /// What they were multiplied by.
     pub clip: f64,
@@ -77,14 +98,20 @@ pub struct Step {
 ///
 /// # Errors
 /// When the device fails.
-pub fn record(mut model: Decoder, work: &Work, device: &Device) -> Result<Record, TensorReadError> {
+pub fn record(
+    mut model: Decoder<FeedForwardLayer>,
+    work: &Work,
+    device: &Device,
+) -> Result<Record, TensorReadError> {
     let ids = Tensor::<2, Int>::from_data(work.tokens.to_i64(), device);
     let mut pass = Pass::causal().traced();
     let logits = model.forward_in(ids.clone(), &mut pass);
+    let reports = std::mem::take(&mut pass.reports);
     let trace = pass.into_trace().unwrap_or_default();
     let forward = trace.values().iter();
     let mut record = Record {
         forward: forward.map(|(at, x)| (*at, array_of(x.clone()))).collect(),
+        routing: reports.iter().map(Routed::new).collect(),
         losses: None,
         gradients: Vec::new(),
         steps: Vec::new(),
@@ -95,10 +122,10 @@ pub fn record(mut model: Decoder, work: &Work, device: &Device) -> Result<Record
     if ids.dims()[1] == 1 {
         return Ok(record);
     }
-    let (mean, train) = reference_losses(logits, ids.clone());
-    record.losses = Some(losses(&mean, &train));
-    let grads = GradientsParams::from_grads(mean.backward(), &model);
-    record.gradients = gradients(&model, &grads);
+    let losses = TensorLosses::new(logits, ids.clone(), &reports, &work.auxiliary);
+    record.losses = Some(losses.read());
+    let grads = GradientsParams::from_grads(losses.with_auxiliary(&losses.mean).backward(), &model);
+    record.gradients = gradients(&model, &grads, &work.names);
     let Some(trajectory) = &work.trajectory else {
         return Ok(record);
     };
@@ -106,44 +133,73 @@ pub fn record(mut model: Decoder, work: &Work, device: &Device) -> Result<Record
     let batches = Tensor::<3, Int>::from_data(trajectory.batches.to_i64(), device);
     for (step, batch) in (1..).zip(batches.iter_dim(0)) {
         let batch: Tensor<2, Int> = batch.squeeze_dim(0);
-        let (mean, train) = reference_losses(model.forward(batch.clone()), batch);
-        let losses = losses(&mean, &train);
-        let grads = GradientsParams::from_grads(train.backward(), &model);
+        let mut pass = Pass::causal();
+        let logits = model.forward_in(batch.clone(), &mut pass);
+        let losses = TensorLosses::new(logits, batch, &pass.reports, &work.auxiliary);
+        let loss = losses.with_auxiliary(&losses.train);
+        let grads = GradientsParams::from_grads(loss.backward(), &model);
         let grad_norm = GradientNorms::measure(&grads, &model)?.global();
         let clip = clip_coefficient(grad_norm, trajectory.optimizer.max_grad_norm);
         let lr = trajectory.schedule.at(step);
         model = adamw.step(model, grads, lr, clip);
         record.steps.push(Step {
-            losses,
+            losses: losses.read(),
+            routing: pass.reports.iter().map(Routed::new).collect(),
             grad_norm,
             clip,
             lr,
         });
         if trajectory.keep.contains(&step) {
-            record.parameters.insert(step, parameters(&model));
+            let parameters = parameters(&model, &work.names);
+            record.parameters.insert(step, parameters);
         }
     }
-    let (mean, _) = reference_losses(model.forward(ids.clone()), ids);
-    record.last_loss = values_of(mean).first().copied();
+    let losses = TensorLosses::new(model.forward(ids.clone()), ids, &[], &work.auxiliary);
+    record.last_loss = Some(losses.read().mean);
     Ok(record)
 }
 
-fn losses(mean: &Tensor<1>, train: &Tensor<1>) -> Losses {
-    let both = values_of(Tensor::cat(vec![mean.clone(), train.clone()], 0));
-    Losses {
-        mean: both[0],
-        train: both[1],
-    }
+/// The losses of one pass, on the device; paper.md §3.4.
+struct TensorLosses {
+    /// Over the B·(T−1) targets.
+    mean: Tensor<1>,
+    /// The official training loss: the same sum over B·T.
+    train: Tensor<1>,
+    auxiliary: Auxiliary,
 }
 
-/// (mean over the B·(T−1) targets, the official training loss: the same sum over B·T); paper.md §3.4.
-fn reference_losses(logits: Tensor<3>, ids: Tensor<2, Int>) -> (Tensor<1>, Tensor<1>) {
-    let [batch, seq, vocab] = logits.dims();
-    let targets = batch * (seq - 1);
-    let logits = logits.narrow(1, 0, seq - 1).reshape([targets, vocab]);
-    let next = ids.narrow(1, 1, seq - 1).reshape([targets]);
-    let sum = token_losses(logits, next, None).nll.sum();
-    (sum.clone() / targets as f64, sum / (batch * seq) as f64)
+impl TensorLosses {
+    fn new(
+        logits: Tensor<3>,
+        ids: Tensor<2, Int>,
+        reports: &[Routing],
+        auxiliary: &LossConfig,
+    ) -> Self {
+        let [batch, seq, vocab] = logits.dims();
+        let targets = batch * (seq - 1);
+        let logits = logits.narrow(1, 0, seq - 1).reshape([targets, vocab]);
+        let next = ids.narrow(1, 1, seq - 1).reshape([targets]);
+        let sum = token_losses(logits, next, None).nll.sum();
+        Self {
+            mean: sum.clone() / targets as f64,
+            train: sum / (batch * seq) as f64,
+            auxiliary: auxiliary.of(reports),
+        }
+    }
+
+    fn with_auxiliary(&self, loss: &Tensor<1>) -> Tensor<1> {
+        self.auxiliary.add_to(loss.clone())
+    }
+
+    fn read(&self) -> Losses {
+        let number = |x: &Tensor<1>| values_of(x.clone()).first().copied().unwrap_or(f64::NAN);
+        Losses {
+            mean: number(&self.mean),
+            train: number(&self.train),
+            balance: self.auxiliary.balance.as_ref().map(number),
+            z: self.auxiliary.z.as_ref().map(number),
+        }
+    }
 }
 
 impl Record {

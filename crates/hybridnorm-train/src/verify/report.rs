@@ -101,10 +101,21 @@ impl fmt::Display for CaseReport {
             write!(f, "; largest {worst}")?;
         }
         if let Some(agreement) = agreement {
-            let Agreement { checks, failed, .. } = agreement;
+            let Agreement {
+                checks,
+                failed,
+                ties,
+                ..
+            } = agreement;
             match failed {
                 0 => write!(f, "; {checks} values agree with {YARDSTICK}")?,
                 _ => write!(f, "; {failed} of {checks} values differ from {YARDSTICK}")?,
+            }
+            for tie in ties {
+                write!(
+                    f,
+                    "\n             tie between experts, not compared from there on: {tie}"
+                )?;
             }
         }
         for check in failures.iter().take(12) {
@@ -248,9 +259,14 @@ impl fmt::Display for Report {
             false => {
                 let values: usize = agreements.iter().map(|a| a.checks).sum();
                 let models = agreements.len();
+                let ties: usize = agreements.iter().map(|a| a.ties.len()).sum();
+                let ties = match ties {
+                    0 => String::new(),
+                    n => format!(" (ended early {n} times, by ties between experts)"),
+                };
                 writeln!(
                     f,
-                    "{YARDSTICK:<13}{values} values of {models} models{}",
+                    "{YARDSTICK:<13}{values} values of {models} models{ties}{}",
                     closest(yardstick)
                 )?;
             }

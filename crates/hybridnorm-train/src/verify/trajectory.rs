@@ -2,14 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use hybridnorm_core::Decoder;
-use hybridnorm_interop::official::name_of;
-use hybridnorm_interop::{Array, InteropError};
+use burn::module::Module;
+use hybridnorm_interop::{Array, InteropError, NameMap};
 
 use super::case::{Digest, OptimizerSettings, SchedulerSettings, StepRecord, Trajectory};
 use super::check::{Check, FACTOR};
 use super::record::{Record, TrajectoryWork};
-use crate::recipe::{AdamWConfig, Schedule, ScheduleShape, params};
+use crate::recipe::{AdamWConfig, ParamInfo, Schedule, ScheduleShape, params};
 
 impl Trajectory {
     /// The trajectory to be computed on `batches`, `[steps, batch, seq]`.
@@ -26,8 +25,8 @@ impl Trajectory {
     }
 
     /// What a device computed, against what the authors' code computed.
-    pub fn compare(&self, found: &Record, model: &Decoder) -> Vec<Check> {
-        let mut checks = vec![groups(self, &optimizer(&self.optimizer), model)];
+    pub fn compare<M: Module>(&self, found: &Record, model: &M, names: &NameMap) -> Vec<Check> {
+        let mut checks = vec![groups(self, &optimizer(&self.optimizer), model, names)];
         checks.push(Check::exact(
             "trajectory steps",
             found.steps.len() == self.steps.len(),
@@ -54,6 +53,21 @@ impl Trajectory {
                     expected,
                     own,
                 ));
+            }
+            let total = step.losses.train + step.losses.auxiliary();
+            for (what, found, expected, own) in [
+                (
+                    "lb_loss",
+                    step.losses.balance,
+                    record.lb_loss64,
+                    own.balance,
+                ),
+                ("moe_z_loss", step.losses.z, record.moe_z_loss64, own.z),
+                ("total_loss", Some(total), record.total_loss64, own.total),
+            ] {
+                let Some(expected) = expected else { continue };
+                let (what, found) = (format!("trajectory {what}"), found.unwrap_or(0.0));
+                checks.push(number(&what, &at, found, expected, own));
             }
             checks.push(Check::new(
                 "trajectory lr",
@@ -144,6 +158,9 @@ struct OwnErrors {
     loss: f64,
     norm: f64,
     clip: f64,
+    balance: f64,
+    z: f64,
+    total: f64,
 }
 
 impl OwnErrors {
@@ -157,8 +174,16 @@ impl OwnErrors {
             }),
             norm: largest(|s| (s.grad_norm - s.grad_norm64).abs()),
             clip: largest(|s| (s.clip_coef - s.clip_coef64).abs()),
+            balance: largest(|s| difference(s.lb_loss, s.lb_loss64)),
+            z: largest(|s| difference(s.moe_z_loss, s.moe_z_loss64)),
+            total: largest(|s| difference(s.total_loss, s.total_loss64)),
         }
     }
+}
+
+/// |a − b|, 0 where either is absent.
+fn difference(a: Option<f64>, b: Option<f64>) -> f64 {
+    a.zip(b).map_or(0.0, |(a, b)| (a - b).abs())
 }
 
 fn number(what: &str, at: &str, found: f64, expected: f64, own: f64) -> Check {
@@ -172,12 +197,17 @@ fn number(what: &str, at: &str, found: f64, expected: f64, own: f64) -> Check {
 }
 
 /// The sets of decayed parameters are the same.
-fn groups(reference: &Trajectory, config: &AdamWConfig, model: &Decoder) -> Check {
+fn groups<M: Module>(
+    reference: &Trajectory,
+    config: &AdamWConfig,
+    model: &M,
+    names: &NameMap,
+) -> Check {
     let rule = config.groups();
     let ours: BTreeSet<String> = params(model)
         .iter()
         .filter(|param| config.weight_decay != 0.0 && rule.decays(param))
-        .map(|param| name_of(&param.path).map_or(param.path.clone(), |named| named.name))
+        .flat_map(|param| names_of(names, param))
         .collect();
     let theirs: BTreeSet<String> = reference
         .param_groups
@@ -187,6 +217,14 @@ fn groups(reference: &Trajectory, config: &AdamWConfig, model: &Decoder) -> Chec
         .collect();
     let odd: Vec<_> = ours.symmetric_difference(&theirs).cloned().collect();
     Check::exact("parameter groups", odd.is_empty(), odd.join(", "))
+}
+
+/// What a file calls a parameter; its own path where the file has no name for it.
+pub fn names_of(names: &NameMap, param: &ParamInfo) -> Vec<String> {
+    match names.layout(&param.path, &param.shape) {
+        Some(layout) => layout.names().map(str::to_string).collect(),
+        None => vec![param.path.clone()],
+    }
 }
 
 /// The first and last values, the norm and the sum of a parameter.

@@ -3,8 +3,7 @@
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
-use hybridnorm_interop::Array;
-use hybridnorm_interop::official::name_of;
+use hybridnorm_interop::{Array, NameMap};
 
 /// A tensor's numbers, row-major.
 pub fn values_of<const D: usize>(tensor: Tensor<D>) -> Vec<f64> {
@@ -19,22 +18,31 @@ pub fn array_of<const D: usize>(tensor: Tensor<D>) -> Array {
     }
 }
 
-/// The gradient of every parameter, under the reference's name and in its orientation.
-pub fn gradients<M: Module>(module: &M, grads: &GradientsParams) -> Vec<(String, Option<Array>)> {
-    collect(module, Some(grads))
+/// The gradient of every parameter, under the file's names and in its orientation; `None` where there is none.
+pub fn gradients<M: Module>(
+    module: &M,
+    grads: &GradientsParams,
+    names: &NameMap,
+) -> Vec<(String, Option<Array>)> {
+    collect(module, Some(grads), names)
 }
 
-/// The value of every parameter, under the reference's name and in its orientation.
-pub fn parameters<M: Module>(module: &M) -> Vec<(String, Array)> {
-    collect(module, None)
+/// The value of every parameter, under the file's names and in its orientation.
+pub fn parameters<M: Module>(module: &M, names: &NameMap) -> Vec<(String, Array)> {
+    collect(module, None, names)
         .into_iter()
         .filter_map(|(name, array)| array.map(|array| (name, array)))
         .collect()
 }
 
-fn collect<M: Module>(module: &M, grads: Option<&GradientsParams>) -> Vec<(String, Option<Array>)> {
+fn collect<M: Module>(
+    module: &M,
+    grads: Option<&GradientsParams>,
+    names: &NameMap,
+) -> Vec<(String, Option<Array>)> {
     let mut collector = Collector {
         grads,
+        names,
         path: Vec::new(),
         found: Vec::new(),
     };
@@ -44,6 +52,7 @@ fn collect<M: Module>(module: &M, grads: Option<&GradientsParams>) -> Vec<(Strin
 
 struct Collector<'a> {
     grads: Option<&'a GradientsParams>,
+    names: &'a NameMap,
     path: Vec<String>,
     found: Vec<(String, Option<Array>)>,
 }
@@ -59,16 +68,22 @@ impl ModuleVisitor for Collector<'_> {
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let path = self.path.join(".");
-        let tensor = match self.grads {
-            Some(grads) => grads.get::<D>(param.id),
-            None => Some(param.val()),
+        let array = match self.grads {
+            Some(grads) => grads.get::<D>(param.id).map(array_of),
+            None => Some(array_of(param.val())),
         };
-        let named = name_of(&path);
-        let array = tensor.map(array_of).map(|array| match &named {
-            Some(named) if named.transposed => array.transposed(),
-            _ => array,
-        });
-        self.found
-            .push((named.map_or(path, |named| named.name), array));
+        let layout = self.names.layout(&path, &param.lazy_shape().to_vec());
+        match (layout, array) {
+            (Some(layout), Some(array)) => {
+                let parts = layout.split(&array).into_iter();
+                self.found
+                    .extend(parts.map(|(name, part)| (name, Some(part))));
+            }
+            (Some(layout), None) => {
+                let names = layout.names().map(|name| (name.to_string(), None));
+                self.found.extend(names);
+            }
+            (None, array) => self.found.push((path, array)),
+        }
     }
 }

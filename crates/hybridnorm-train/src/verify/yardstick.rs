@@ -1,9 +1,10 @@
 //! Where the yardstick of a verification comes from, and the work beyond the reference's tiny models.
 
 use burn::tensor::Device;
-use hybridnorm_core::{ConfigError, DecoderConfig, presets};
+use hybridnorm_core::ConfigError;
 use hybridnorm_device::DeviceSpec;
-use hybridnorm_interop::Array;
+use hybridnorm_interop::{Array, official};
+use hybridnorm_moe::ModelConfig;
 
 use super::record::{TrajectoryWork, Work};
 use crate::recipe::{AdamWConfig, Schedule, ScheduleShape};
@@ -17,16 +18,27 @@ pub fn device() -> Option<Device> {
     spec.open().ok().map(Device::autodiff)
 }
 
-/// Sizes at which kernels take the paths that the reference's models are too small for: the `demo` preset on sequences that are no
-/// multiple of any tile.
+/// The models beyond the reference's tiny ones: `demo`, and of the sparse ones `moe-demo`.
 ///
 /// # Errors
 /// When there is no such preset.
-pub fn demo() -> Result<(DecoderConfig, Work), ConfigError> {
+pub fn presets() -> Result<[(&'static str, ModelConfig); 2], ConfigError> {
+    let sparse = hybridnorm_moe::PRESETS.iter();
+    let sparse = sparse.filter(|preset| preset.name == "moe-demo");
+    let sparse = sparse.map(|preset| preset.config()).next();
+    let missing = || ConfigError::new("preset", "moe-demo", "a preset");
+    let dense = hybridnorm_core::presets::find("demo")?.config();
+    Ok([
+        ("demo", dense.into()),
+        ("moe-demo", sparse.ok_or_else(missing)?),
+    ])
+}
+
+/// Sizes at which kernels take the paths that the reference's models are too small for: sequences that are no multiple of any tile.
+pub fn work(config: &ModelConfig) -> Work {
     const STEPS: usize = 20;
     let [batch, seq] = [2, 129];
-    let config = presets::find("demo")?.config();
-    let vocab = config.vocab_size;
+    let vocab = config.decoder.vocab_size;
     let tokens = |first: usize, shape: Vec<usize>| {
         let count: usize = shape.iter().product();
         // Any fixed sequence will do, as long as no token dominates.
@@ -35,8 +47,12 @@ pub fn demo() -> Result<(DecoderConfig, Work), ConfigError> {
         Array { shape, values }
     };
     let peak = 1e-3;
-    let work = Work {
+    let sparse = config.sparse.as_ref();
+    let auxiliary = sparse.map(|sparse| sparse.losses.clone());
+    Work {
         tokens: tokens(0, vec![batch, seq]),
+        auxiliary: auxiliary.unwrap_or_default(),
+        names: official::names(),
         trajectory: Some(TrajectoryWork {
             batches: tokens(1_000, vec![STEPS, batch, seq]),
             optimizer: AdamWConfig::default(),
@@ -50,6 +66,5 @@ pub fn demo() -> Result<(DecoderConfig, Work), ConfigError> {
             },
             keep: vec![1, STEPS as u64],
         }),
-    };
-    Ok((config, work))
+    }
 }

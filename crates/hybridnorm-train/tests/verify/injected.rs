@@ -4,7 +4,8 @@
 use burn::module::Param;
 use burn::tensor::{Device, Tensor, TensorReadError};
 use hybridnorm_core::{Decoder, DecoderConfig};
-use hybridnorm_interop::Array;
+use hybridnorm_interop::{Array, official};
+use hybridnorm_moe::{FeedForwardLayer, LossConfig, ModelConfig};
 use hybridnorm_testing::{apply, every_device, open};
 use hybridnorm_train::recipe::{AdamWConfig, Schedule, ScheduleShape};
 use hybridnorm_train::verify::{
@@ -28,6 +29,8 @@ fn work(epsilon: f64) -> Work {
     };
     Work {
         tokens: tokens(vec![2, 9]),
+        auxiliary: LossConfig::default(),
+        names: official::names(),
         trajectory: Some(TrajectoryWork {
             batches: tokens(vec![4, 2, 9]),
             optimizer: AdamWConfig {
@@ -49,8 +52,10 @@ fn work(epsilon: f64) -> Work {
 
 const EPSILON: f64 = 1e-8;
 
-fn model(device: &Device) -> Decoder {
-    config().init(device).unwrap()
+type Model = Decoder<FeedForwardLayer>;
+
+fn model(device: &Device) -> Model {
+    ModelConfig::from(config()).init(device).unwrap()
 }
 
 fn yardstick() -> Yardstick {
@@ -60,7 +65,7 @@ fn yardstick() -> Yardstick {
 }
 
 /// The device computes `faulty` of the model, flex the model itself.
-fn verdict(device: &Device, epsilon: f64, faulty: impl FnOnce(Decoder) -> Decoder) -> Agreement {
+fn verdict(device: &Device, epsilon: f64, faulty: impl FnOnce(Model) -> Model) -> Agreement {
     let device = device.clone().autodiff();
     let found = record(faulty(model(&device)), &work(epsilon), &device).unwrap();
     compare(&found, &yardstick())
@@ -85,8 +90,10 @@ fn a_fault_in_the_forward_pass_is_placed(
                 norm.weight = norm.weight.as_ref().map(|weight| scaled(weight, 1.0001));
             }
             "down projection" => {
-                let output = &mut block.feed_forward.output;
-                output.weight = scaled(&output.weight, 1.0001);
+                let FeedForwardLayer::Dense(dense) = &mut block.feed_forward else {
+                    unreachable!("a dense model")
+                };
+                dense.output.weight = scaled(&dense.output.weight, 1.0001);
             }
             "embedding" => model.embedding.weight = scaled(&model.embedding.weight, 1.0001),
             _ => {

@@ -3,14 +3,13 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::Device;
-use hybridnorm_interop::official::OfficialConfig;
-use hybridnorm_interop::{Array, InteropError};
+use hybridnorm_interop::{Array, InteropError, official};
 use serde::Deserialize;
 use serde_json::json;
 
 use super::super::check::Check;
 use super::super::values::parameters;
-use super::malformed;
+use super::named::official_of;
 
 #[derive(Deserialize)]
 pub(super) struct InitCase {
@@ -23,9 +22,6 @@ pub(super) struct InitCase {
     scale_emb_init: bool,
     #[serde(default)]
     emb_init_std: Option<f64>,
-    d_model: usize,
-    n_layers: usize,
-    ffn_hidden_per_branch: usize,
     params: BTreeMap<String, InitStats>,
 }
 
@@ -46,25 +42,19 @@ pub(super) fn initialisation(
     checks: &mut Vec<Check>,
 ) -> Result<(), InteropError> {
     for (number, case) in cases.iter().enumerate() {
-        let shape = |name: &str| case.params.get(name).map(|stats| stats.shape.clone());
-        let embedding = shape("transformer.wte.weight").ok_or_else(|| malformed("wte"))?;
-        let qkv =
-            shape("transformer.blocks.0.att_proj.weight").ok_or_else(|| malformed("att_proj"))?;
-        let head_dim = shape("transformer.blocks.0.q_norm.weight").map_or(64, |shape| shape[0]);
-        let flag = |name: &str| shape(&format!("transformer.blocks.0.{name}.weight")).is_some();
-        let official: OfficialConfig = serde_json::from_value(json!({
-            "d_model": case.d_model, "n_heads": case.d_model / head_dim, "n_layers": case.n_layers,
-            "n_kv_heads": (qkv[0] - case.d_model) / (2 * head_dim), "mlp_hidden_size": 2 * case.ffn_hidden_per_branch,
-            "rope": true, "include_bias": false, "layer_norm_type": "rms", "vocab_size": embedding[0],
-            "use_query_norm": flag("q_norm"), "use_key_norm": flag("k_norm"), "use_value_norm": flag("v_norm"),
-            "use_context_norm": flag("c_norm"), "attn_norm": flag("attn_norm"), "ffn_norm": flag("ff_norm"),
-            "weight_tying": shape("transformer.ff_out.weight").is_none(), "init_fn": case.init_fn,
-            "init_std": case.init_std.unwrap_or(0.02), "init_cutoff_factor": case.init_cutoff_factor,
-            "scale_emb_init": case.scale_emb_init, "emb_init_std": case.emb_init_std,
-        }))
-        .map_err(|_| malformed("init_stats"))?;
-        let model = official.to_decoder()?.init(device)?;
-        let found: BTreeMap<String, Array> = parameters(&model).into_iter().collect();
+        let shapes = case.params.iter();
+        let shapes = shapes.map(|(name, stats)| (name.as_str(), stats.shape.as_slice()));
+        let official = official_of(
+            &shapes.collect(),
+            json!({
+                "init_fn": case.init_fn, "init_std": case.init_std.unwrap_or(0.02),
+                "init_cutoff_factor": case.init_cutoff_factor, "scale_emb_init": case.scale_emb_init,
+                "emb_init_std": case.emb_init_std,
+            }),
+        )?;
+        let model = official.to_model()?.init(device)?;
+        let found: BTreeMap<String, Array> =
+            parameters(&model, &official::names()).into_iter().collect();
         for (name, stats) in &case.params {
             let what = format!("init_stats {number} ({}) {name}", case.init_fn);
             checks.push(match found.get(name) {

@@ -1,10 +1,12 @@
-//! A `micro_dense*` case: single modules, losses and the recipe's parts by themselves, forward and backward.
+//! A `micro_dense*` or `micro_moe*` case: single modules, losses and the recipe's parts by themselves, forward and backward.
 
 mod adamw;
 mod attention;
 mod init;
+mod named;
 mod pointwise;
 mod recipe;
+mod sparse;
 
 use std::collections::BTreeMap;
 
@@ -69,6 +71,14 @@ pub fn run(dir: &CaseDir, device: &Device) -> Result<Vec<Check>, InteropError> {
             device,
             &mut checks,
         )?;
+    }
+    if dir.has("aux_losses.safetensors") {
+        let values = Values::open(dir, "aux_losses.safetensors")?;
+        sparse::losses(&values, &meta, device, &mut checks)?;
+    }
+    if dir.has("layer.safetensors") {
+        let values = Values::open(dir, "layer.safetensors")?;
+        sparse::layers(&values, &meta, device, &mut checks)?;
     }
     recipe::run(dir, device, &mut checks)?;
     Ok(checks)

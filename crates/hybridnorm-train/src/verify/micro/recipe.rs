@@ -4,15 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use burn::tensor::Device;
 use hybridnorm_core::{DecoderConfig, Placement};
-use hybridnorm_interop::InteropError;
-use hybridnorm_interop::official::name_of;
+use hybridnorm_interop::{InteropError, official};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::super::case::{CaseDir, SchedulerSettings};
 use super::super::check::Check;
 use super::super::trajectory;
-use super::{adamw, init, malformed};
+use super::named::official_of;
+use super::{adamw, init, malformed, sparse};
 use crate::recipe::{GroupRule, params};
 
 /// Runs the checks whose files are there.
@@ -43,6 +43,9 @@ pub(super) fn run(
     }
     if dir.has("full_size_1_2b.json") {
         counts(&dir.json("full_size_1_2b.json")?, checks)?;
+    }
+    if dir.has("full_size_1b_7b.json") {
+        sparse::counts(&dir.json("full_size_1b_7b.json")?, checks)?;
     }
     Ok(())
 }
@@ -87,8 +90,10 @@ fn schedules(tables: &[Value], checks: &mut Vec<Check>) -> Result<(), InteropErr
 
 #[derive(Deserialize)]
 struct GroupCase {
-    weight_tying: bool,
-    include_bias: bool,
+    #[serde(default)]
+    weight_tying: Option<bool>,
+    #[serde(default)]
+    include_bias: Option<bool>,
     decay_norm_and_bias: bool,
     decay_embeddings: bool,
     decay: Vec<String>,
@@ -101,13 +106,13 @@ fn groups(
     checks: &mut Vec<Check>,
 ) -> Result<(), InteropError> {
     for case in cases {
-        let mut config = DecoderConfig {
-            placement: "hybrid-star".parse()?,
-            tied: case.weight_tying,
-            bias: case.include_bias,
-            ..DecoderConfig::new(32, 16, 2, 2)
-        };
-        config.norm.bias = case.include_bias;
+        let named: BTreeMap<&str, &[usize]> = case
+            .decay
+            .iter()
+            .chain(&case.no_decay)
+            .map(|name| (name.as_str(), &[][..]))
+            .collect();
+        let config = official_of(&named, json!({}))?.to_model()?;
         let rule = GroupRule {
             decay_norm_and_bias: case.decay_norm_and_bias,
             decay_embeddings: case.decay_embeddings,
@@ -115,12 +120,11 @@ fn groups(
         let model = config.init(device)?;
         let (mut decay, mut no_decay) = (BTreeSet::new(), BTreeSet::new());
         for param in params(&model) {
-            let name = name_of(&param.path).map_or(param.path.clone(), |named| named.name);
-            if rule.decays(&param) {
-                decay.insert(name)
-            } else {
-                no_decay.insert(name)
+            let group = match rule.decays(&param) {
+                true => &mut decay,
+                false => &mut no_decay,
             };
+            group.extend(trajectory::names_of(&official::names(), &param));
         }
         let theirs = |names: &[String]| names.iter().cloned().collect::<BTreeSet<_>>();
         let odd: Vec<String> = decay
@@ -128,10 +132,14 @@ fn groups(
             .chain(no_decay.symmetric_difference(&theirs(&case.no_decay)))
             .cloned()
             .collect();
+        let (tied, bias) = (config.decoder.tied, config.decoder.bias);
+        let stated = case.weight_tying.is_none_or(|stated| stated == tied)
+            && case.include_bias.is_none_or(|stated| stated == bias);
         let what = format!(
-            "param_groups tied={} bias={} decay_norm_and_bias={} decay_embeddings={}",
-            case.weight_tying, case.include_bias, case.decay_norm_and_bias, case.decay_embeddings
+            "param_groups tied={tied} bias={bias} decay_norm_and_bias={} decay_embeddings={}",
+            case.decay_norm_and_bias, case.decay_embeddings
         );
+        checks.push(Check::exact(format!("{what}, as stated"), stated, ""));
         checks.push(Check::exact(what, odd.is_empty(), odd.join(", ")));
     }
     Ok(())
