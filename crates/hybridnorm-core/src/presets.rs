@@ -3,6 +3,7 @@
 use crate::decoder::DecoderConfig;
 use crate::error::ConfigError;
 use crate::names;
+use crate::placement::Placement;
 
 /// A named model size.
 #[derive(Debug)]
@@ -69,11 +70,7 @@ pub static PRESETS: &[Preset] = &[
         summary: "7B: OLMo 2's size, HybridNorm* with a norm on attention's output (no configuration was published)",
         build: || DecoderConfig {
             tied: false,
-            placement: crate::placement::PLACEMENTS
-                .iter()
-                .find(|row| row.name == "hybrid-star-output")
-                .map(Into::into)
-                .unwrap_or_default(),
+            placement: Placement::of_row("hybrid-star-output"),
             ..dense(4096, 11008, (32, 32), 32)
         },
     },

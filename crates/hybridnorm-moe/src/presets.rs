@@ -1,6 +1,6 @@
 //! The published sparse size (paper.md §2.1, Table 9) and a small one.
 
-use hybridnorm_core::{DecoderConfig, RotaryConfig};
+use hybridnorm_core::{DecoderConfig, Placement, RotaryConfig};
 
 use crate::feed_forward::SparseConfig;
 use crate::model::ModelConfig;
@@ -40,13 +40,14 @@ pub static PRESETS: &[Preset] = &[
     },
     Preset {
         name: "moe-1b-7b",
-        summary: "MoE-1B-7B of Table 9: 64 experts, 8 per token",
+        summary: "MoE-1B-7B as the released configuration has it: 64 experts, 8 per token, HybridNorm (Table 2 is of hybrid-star)",
         build: || ModelConfig {
             decoder: DecoderConfig {
                 d_ff: 1024,
                 padded_vocab_size: 50_304,
                 max_seq_len: 4096,
                 tied: false,
+                placement: Placement::of_row("hybrid"),
                 rope: RotaryConfig {
                     theta: 10_000.0,
                     ..RotaryConfig::default()

@@ -124,7 +124,7 @@ mod tests {
         let mut model = presets::find("moe-1b-7b").unwrap().model;
         assert_eq!(
             Parameters::of(&model).unwrap().to_string(),
-            "6,919,071,744 parameters, 1,281,927,168 of them active"
+            "6,919,069,696 parameters, 1,281,925,120 of them active"
         );
         assert_eq!(
             Experts::of(&model).unwrap().to_string(),

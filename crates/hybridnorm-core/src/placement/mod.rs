@@ -56,6 +56,14 @@ enum Rule {
 }
 
 impl Placement {
+    /// The row of the table with this name, for names that stand in code; the default where there is none. What a user types is
+    /// parsed instead.
+    pub fn of_row(name: &'static str) -> Self {
+        let row = PLACEMENTS.iter().find(|row| row.name == name);
+        debug_assert!(row.is_some(), "no placement is called {name}");
+        row.map(Into::into).unwrap_or_default()
+    }
+
     /// A placement of your own: the same norms in every layer.
     pub fn custom(layer: LayerNorms) -> Self {
         Self {
