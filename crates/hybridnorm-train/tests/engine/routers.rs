@@ -200,6 +200,38 @@ fn steps_tell_the_health_of_each_router_and_loads_only_where_an_evaluation_follo
     }
 }
 
+/// What was told before an interruption is not told again after it.
+#[apply(every_device!)]
+fn a_router_that_stays_collapsed_over_a_resume_is_told_of_once(#[case] device: &Device) {
+    let dir = TempDir::new().unwrap();
+    let mut config = unbalanced();
+    config.training.steps = 4;
+    config.sparse.as_mut().unwrap().router.bias_update = Some(1e-6);
+    tiny::begin_with(&config, dir.path(), device, |model| {
+        by_biases(model, device);
+    });
+    let request = tiny::request(config.clone(), dir.path(), device, true);
+    assert!(train(tiny::stopping(request, 2)).unwrap().interrupted);
+    assert_eq!(events(dir.path()), [(1, 0, true), (1, 1, true)]);
+    let resumed = tiny::run(config, dir.path(), device, true).unwrap();
+    assert_eq!((resumed.resumed_from, resumed.steps), (Some(2), 4));
+    assert_eq!(events(dir.path()), [(1, 0, true), (1, 1, true)]);
+}
+
+#[apply(every_device!)]
+fn the_share_of_dropped_copies_is_logged(#[case] device: &Device) {
+    let dir = TempDir::new().unwrap();
+    let mut config = tiny::sparse(2, 2);
+    // Half its share is all that an expert may take, so at least half of the copies have no place.
+    config.sparse.as_mut().unwrap().capacity_factor = Some(0.5);
+    tiny::run(config, dir.path(), device, false).unwrap();
+    for record in tiny::step_records(dir.path()) {
+        for router in &record.routers {
+            assert!((0.5..1.0).contains(&router.dropped), "{router:?}");
+        }
+    }
+}
+
 #[apply(every_device!)]
 fn a_dense_run_says_nothing_of_experts(#[case] device: &Device) {
     let dir = TempDir::new().unwrap();

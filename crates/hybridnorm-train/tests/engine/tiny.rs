@@ -172,15 +172,18 @@ pub fn run_until(
     device: &Device,
     at: u64,
 ) -> Result<TrainSummary, TrainError> {
-    let mut request = request(config, dir, device, false);
-    let interrupter = request.interrupter.clone();
+    train(stopping(request(config, dir, device, false), at))
+}
+
+/// The same run, but stopped after step `at`.
+pub fn stopping(mut request: TrainRequest, at: u64) -> TrainRequest {
     let source = StopAt {
         inner: request.batches.clone(),
-        interrupter,
+        interrupter: request.interrupter.clone(),
         at,
     };
     request.batches = Arc::new(source);
-    train(request)
+    request
 }
 
 /// Asks for a stop when the batch of step `at` (counted from 1) is fetched.
