@@ -215,6 +215,7 @@ impl OfficialConfig {
             },
             bias: self.include_bias,
             clip_qkv: self.clip_qkv,
+            clip_normed: false,
             softmax_scale: None,
             attention_softcap: None,
             sliding_window: None,
