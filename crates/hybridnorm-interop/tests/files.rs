@@ -169,11 +169,12 @@ fn weights_of_another_model_are_refused_tensor_by_tensor(#[case] device: &Device
 fn what_cannot_be_expressed_is_refused_by_field() {
     let base = official("dense_qkvc_post");
     type Change = fn(&mut OfficialConfig);
-    let changes: [(&str, Change); 9] = [
+    let changes: [(&str, Change); 10] = [
         ("alibi", |c| c.alibi = true),
         ("rope", |c| c.rope = false),
         ("block_type", |c| c.block_type = "llama".to_string()),
         ("residual_dropout", |c| c.residual_dropout = 0.1),
+        ("norm_after", |c| c.norm_after = true),
         ("layer_norm_type", |c| c.layer_norm_type = "ln".to_string()),
         ("activation_type", |c| {
             c.activation_type = "silu2".to_string()

@@ -26,19 +26,19 @@ pub(super) fn mixtral(fields: &Fields<'_>) -> Result<ModelConfig, InteropError> 
     all_sparse(decoder, sparse)
 }
 
-/// Queries and keys are normalised over their full width.
+/// Queries and keys are normalised over their full width, and clamped after that.
 pub(super) fn olmoe(fields: &Fields<'_>) -> Result<ModelConfig, InteropError> {
     let defaults = Defaults {
         rope_theta: 1e4,
         epsilon: 1e-5,
     };
-    let clip: Option<f64> = fields.get("clip_qkv")?;
-    if let Some(clip) = clip {
-        let reason = "OLMoE clamps queries and keys behind their norms, the layers here before";
-        return unsupported("clip_qkv", clip, reason);
-    }
     let qk = QkvNormSites::at("qk", NormSite::FULL_WIDTH);
-    let decoder = llama_like(fields, &defaults, qk)?;
+    let clip_qkv: Option<f64> = fields.get("clip_qkv")?;
+    let decoder = DecoderConfig {
+        clip_qkv,
+        clip_normed: clip_qkv.is_some(),
+        ..llama_like(fields, &defaults, qk)?
+    };
     let d_ff = decoder.d_ff;
     let sparse = sparse(fields, fields.or("norm_topk_prob", false)?, d_ff, 0.01)?;
     all_sparse(decoder, sparse)

@@ -2,3 +2,4 @@
 
 mod injected;
 mod parity;
+mod routers;

@@ -35,11 +35,14 @@ fn every_device_computes_the_authors_numbers(#[case] device: &Device) {
 
 /// One weight moved by one part in a thousand is seen, and named.
 #[apply(every_device!)]
-fn a_wrong_weight_is_found(#[case] device: &Device) {
+fn a_wrong_weight_is_found(
+    #[case] device: &Device,
+    #[values("dense_star_multi", "moe_hybridnorm_star")] name: &str,
+) {
     let folder = tempfile::tempdir().unwrap();
-    let case = folder.path().join("dense_star_multi");
+    let case = folder.path().join(name);
     std::fs::create_dir(&case).unwrap();
-    for entry in std::fs::read_dir(shipped().join("dense_star_multi")).unwrap() {
+    for entry in std::fs::read_dir(shipped().join(name)).unwrap() {
         let entry = entry.unwrap();
         std::fs::copy(entry.path(), case.join(entry.file_name())).unwrap();
     }
@@ -58,16 +61,24 @@ fn a_wrong_weight_is_found(#[case] device: &Device) {
 fn unknown_and_broken_cases_are_reported() {
     let device = &any_device();
     let folder = tempfile::tempdir().unwrap();
-    for case in ["dense_empty", "hf_llama", "moe_x", "something_new"] {
+    for case in ["dense_empty", "hf_other", "moe_x", "something_new"] {
         std::fs::create_dir(folder.path().join(case)).unwrap();
     }
+    let model = folder.path().join("hf_other/model");
+    std::fs::create_dir(&model).unwrap();
+    std::fs::write(model.join("config.json"), r#"{"model_type": "gpt2"}"#).unwrap();
     let report = verify(folder.path(), device);
     assert_eq!(
         (report.passed, report.failed, report.unsupported),
-        (0, 1, 3)
+        (0, 2, 2)
     );
+    for (case, why) in [(0, "case.json"), (2, "case.json")] {
+        let outcome = &report.cases[case].outcome;
+        assert!(matches!(outcome, Outcome::Failed(reason) if reason.contains(why)));
+    }
+    let unsupported = &report.cases[1].outcome;
     assert!(
-        matches!(&report.cases[0].outcome, Outcome::Failed(reason) if reason.contains("case.json"))
+        matches!(unsupported, Outcome::Unsupported(reason) if reason.contains("model_type = gpt2"))
     );
     let empty = tempfile::tempdir().unwrap();
     let subject = Subject::new("any".to_string(), device.clone());

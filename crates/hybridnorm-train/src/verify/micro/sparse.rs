@@ -3,9 +3,11 @@
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::nn::Linear;
 use burn::tensor::{Device, Gradients, Tensor};
-use hybridnorm_core::{FeedForward, Pass};
+use hybridnorm_core::{DecoderConfig, FeedForward, Pass};
 use hybridnorm_interop::{Array, InteropError, Layout, official};
-use hybridnorm_moe::{LossConfig, LossConvention, RouterConfig, SparseConfig, SparseFeedForward};
+use hybridnorm_moe::{
+    LossConfig, LossConvention, ModelConfig, RouterConfig, SparseConfig, SparseFeedForward,
+};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -222,11 +224,19 @@ pub(super) fn counts(full: &FullSize, checks: &mut Vec<Check>) -> Result<(), Int
     let preset = preset
         .ok_or_else(|| malformed("preset moe-1b-7b"))?
         .config();
+    // The file counts the released configuration, which is HybridNorm without the Pre-Norm block of HybridNorm*.
+    let released = ModelConfig {
+        decoder: DecoderConfig {
+            placement: "hybrid".parse()?,
+            ..preset.decoder
+        },
+        ..preset
+    };
     let model = match &full.config {
         Some(config) => serde_json::from_value::<official::OfficialConfig>(config.clone())
             .map_err(|_| malformed("config"))?
             .to_model()?,
-        None => preset,
+        None => released,
     };
     let sizes = model.sparse.as_ref().map(|sparse| {
         let router = &sparse.router;

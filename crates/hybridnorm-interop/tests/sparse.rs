@@ -1,0 +1,173 @@
+//! Configurations of sparse models, in both formats: what they mean, and what is refused.
+
+use std::path::Path;
+
+use hybridnorm_core::{NormSpan, RotaryConfig};
+use hybridnorm_interop::official::OfficialConfig;
+use hybridnorm_interop::{InteropError, hugging_face};
+use hybridnorm_moe::{LossConvention, ModelConfig, SparseLayers};
+use rstest::rstest;
+use serde_json::{Map, Value, json};
+
+fn reference(file: &str) -> Value {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../hybridnorm-train/reference");
+    let text = std::fs::read_to_string(folder.join(file)).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+fn with(mut config: Value, changes: Value) -> Map<String, Value> {
+    let config = config.as_object_mut().unwrap();
+    config.extend(changes.as_object().unwrap().clone());
+    config.clone()
+}
+
+fn official(changes: Value) -> Result<ModelConfig, InteropError> {
+    let case = reference("moe_hybridnorm_star/case.json");
+    let config = with(case["model_config"].clone(), changes);
+    let config: OfficialConfig = serde_json::from_value(config.into()).unwrap();
+    config.to_model()
+}
+
+#[test]
+fn the_release_says_what_its_layers_are() {
+    let model = official(json!({})).unwrap();
+    assert_eq!(model.decoder.placement.to_string(), "hybrid-star");
+    let sparse = model.sparse.unwrap();
+    assert_eq!((sparse.router.n_experts, sparse.router.top_k), (8, 2));
+    assert_eq!((sparse.d_ff, sparse.shared_d_ff), (40, None));
+    assert_eq!((sparse.losses.balance, sparse.losses.z), (0.01, 0.001));
+    assert!(!sparse.router.renormalize);
+    let changed = official(json!({
+        "moe_shared_expert": true, "moe_normalize_expert_weights": 1, "moe_zloss_weight": null, "moe_top_k": 3,
+    }));
+    let sparse = changed.unwrap().sparse.unwrap();
+    assert_eq!((sparse.shared_d_ff, sparse.losses.z), (Some(40), 0.0));
+    assert!(sparse.router.renormalize && sparse.router.top_k == 3);
+}
+
+#[rstest]
+#[case("moe_dropless", json!(false))]
+#[case("moe_normalize_expert_weights", json!(2))]
+#[case("moe_expert_choice", json!(true))]
+#[case("activation_type", json!("gelu"))]
+fn the_release_is_refused_by_field(#[case] field: &str, #[case] value: Value) {
+    let error = official(json!({field: value})).unwrap_err();
+    assert!(matches!(error, InteropError::Unsupported { .. }), "{error}");
+    assert!(error.to_string().starts_with(field), "{error}");
+}
+
+/// What transformers writes for the three architectures, in small.
+fn config_of(model_type: &str) -> Value {
+    match model_type {
+        "mixtral" => reference("hf_mixtral/model/config.json"),
+        "olmoe" => json!({
+            "model_type": "olmoe", "attention_bias": false, "clip_qkv": null, "hidden_act": "silu", "hidden_size": 48,
+            "intermediate_size": 40, "norm_topk_prob": false, "num_attention_heads": 4, "num_experts": 8,
+            "num_experts_per_tok": 2, "num_hidden_layers": 2, "num_key_value_heads": 4, "rms_norm_eps": 1e-5,
+            "rope_parameters": {"rope_theta": 10000.0, "rope_type": "default"}, "router_aux_loss_coef": 0.01,
+            "tie_word_embeddings": false, "vocab_size": 131,
+        }),
+        _ => json!({
+            "model_type": "qwen3_moe", "decoder_sparse_step": 1, "head_dim": 16, "hidden_act": "silu", "hidden_size": 48,
+            "intermediate_size": 40, "mlp_only_layers": [], "moe_intermediate_size": 32, "norm_topk_prob": false,
+            "num_attention_heads": 4, "num_experts_per_tok": 2, "num_hidden_layers": 4, "num_key_value_heads": 2,
+            "num_local_experts": 6, "rms_norm_eps": 1e-6, "rope_parameters": {"rope_theta": 1e6, "rope_type": "default"},
+            "sliding_window": null, "use_sliding_window": false, "vocab_size": 131,
+        }),
+    }
+}
+
+fn import(model_type: &str, changes: Value) -> Result<ModelConfig, InteropError> {
+    let config = with(config_of(model_type), changes);
+    hugging_face::import(&config).map(|imported| imported.model)
+}
+
+#[test]
+fn mixtrals_weights_sum_to_one() {
+    let model = import("mixtral", json!({"sliding_window": 9})).unwrap();
+    assert_eq!(model.decoder.placement.to_string(), "pre");
+    assert_eq!(model.decoder.sliding_window, Some(9));
+    let sparse = model.sparse.unwrap();
+    assert!(sparse.router.renormalize);
+    assert_eq!(sparse.losses.convention, LossConvention::HuggingFace);
+    assert_eq!((sparse.losses.balance, sparse.losses.z), (0.02, 0.0));
+}
+
+#[test]
+fn olmoe_normalises_the_full_width_and_clamps_then() {
+    let changes = json!({"clip_qkv": 0.5, "norm_topk_prob": true, "tie_word_embeddings": true});
+    let model = import("olmoe", changes).unwrap();
+    let norms = model.decoder.placement.layer(1, 2).unwrap();
+    assert_eq!(norms.qkv.query.unwrap().span, NormSpan::FullWidth);
+    assert!(model.decoder.clip_normed && model.decoder.clip_qkv == Some(0.5));
+    assert!(model.decoder.tied && model.sparse.unwrap().router.renormalize);
+}
+
+#[rstest]
+#[case(json!({}), Some(SparseLayers::All))]
+#[case(json!({"decoder_sparse_step": 2}), Some(SparseLayers::Only(vec![1, 3])))]
+#[case(json!({"mlp_only_layers": [0, 2, 3]}), Some(SparseLayers::Only(vec![1])))]
+#[case(json!({"mlp_only_layers": [0, 1, 2, 3]}), None)]
+fn qwens_layers_may_be_dense(#[case] changes: Value, #[case] layers: Option<SparseLayers>) {
+    let model = import("qwen3_moe", changes).unwrap();
+    assert_eq!((model.decoder.d_ff, model.decoder.head_dim), (40, Some(16)));
+    assert_eq!(model.decoder.placement.to_string(), "pre-qk");
+    assert!(model.sparse.as_ref().is_none_or(|sparse| sparse.d_ff == 32));
+    assert_eq!(model.sparse.map(|sparse| sparse.layers), layers);
+}
+
+#[rstest]
+#[case(json!({"rope_parameters": null, "rope_theta": 5e5}), 5e5, false)]
+#[case(json!({"rope_parameters": null}), 1e4, false)]
+#[case(json!({"rope_parameters": null, "rope_theta": 7.0, "rope_scaling": {
+    "type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 32,
+}}), 7.0, true)]
+fn older_spellings_of_rotary_positions_are_read(
+    #[case] changes: Value,
+    #[case] theta: f64,
+    #[case] scaled: bool,
+) {
+    let RotaryConfig {
+        theta: found,
+        scaling,
+    } = import("olmoe", changes).unwrap().decoder.rope;
+    assert_eq!((found, scaling.is_some()), (theta, scaled));
+}
+
+#[test]
+fn experts_may_be_counted_under_either_name() {
+    let changes = json!({"num_local_experts": null, "num_experts": 5});
+    assert_eq!(
+        import("qwen3_moe", changes)
+            .unwrap()
+            .sparse
+            .unwrap()
+            .router
+            .n_experts,
+        5
+    );
+}
+
+#[rstest]
+#[case("model_type", json!("gpt2"))]
+#[case("hidden_act", json!("gelu"))]
+#[case("attention_dropout", json!(0.1))]
+#[case("attention_bias", json!(true))]
+#[case("layer_types", json!(["sliding_attention"]))]
+#[case("partial_rotary_factor", json!(0.5))]
+#[case("rope_parameters.rope_type", json!({"rope_type": "yarn", "factor": 4.0}))]
+#[case("quantization_config", json!({"bits": 4}))]
+#[case("some_new_option", json!(3))]
+#[case("num_hidden_layers", json!("two"))]
+fn other_fields_are_refused_by_name(#[case] field: &str, #[case] value: Value) {
+    let key = field.split('.').next().unwrap();
+    let error = import("olmoe", json!({key: value})).unwrap_err();
+    assert!(matches!(error, InteropError::Unsupported { .. }), "{error}");
+    assert!(error.to_string().starts_with(field), "{error}");
+}
+
+#[test]
+fn an_absent_size_is_named() {
+    let error = import("olmoe", json!({"hidden_size": null})).unwrap_err();
+    assert!(error.to_string().contains("hidden_size"), "{error}");
+}
