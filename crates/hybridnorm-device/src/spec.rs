@@ -213,6 +213,7 @@ mod tests {
             summary: "",
             numbered: true,
             compiles_kernels: true,
+            in_host_memory: false,
             needs: "a fake driver",
             tested: "",
             float_types: "",

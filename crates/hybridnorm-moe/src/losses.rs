@@ -5,8 +5,8 @@
 //!
 //! | convention | load balancing | router z-loss | source |
 //! |---|---|---|---|
-//! | `authors` | E/(L·N·K) · Σ_l Σ_e n[l,e] · mean_t p[l,t,e] | 1/(L·N·K) · Σ_l Σ_t z² | paper.md §3.8; megablocks, branch `olmoe` |
-//! | `hugging-face` | E · Σ_e (Σ_l n[l,e]/(L·N)) · (mean_{l,t} p[l,t,e]) | 1/(L·N) · Σ_l Σ_t z² | transformers, `load_balancing_loss_func`; ST-MoE, arXiv 2202.08906 |
+//! | `authors` | `E/(L·N·K) · Σ_l Σ_e n[l,e] · mean_t p[l,t,e]` | `1/(L·N·K) · Σ_l Σ_t z²` | paper.md §3.8; megablocks, branch `olmoe` |
+//! | `hugging-face` | `E · Σ_e (Σ_l n[l,e]/(L·N)) · (mean_{l,t} p[l,t,e])` | `1/(L·N) · Σ_l Σ_t z²` | transformers, `load_balancing_loss_func`; ST-MoE, arXiv 2202.08906 |
 //!
 //! Uniform routing gives a balance of 1 in the first and K in the second. `n` is a count and has no gradient. Both are over the tokens
 //! of one forward pass: with accumulation they are averaged over the micro-batches, as the authors do.
