@@ -2,11 +2,16 @@
 
 use std::path::Path;
 
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::Tensor;
 use hybridnorm_core::{NormSpan, RotaryConfig};
-use hybridnorm_interop::official::OfficialConfig;
-use hybridnorm_interop::{InteropError, hugging_face};
+use hybridnorm_interop::hugging_face::Imported;
+use hybridnorm_interop::official::{self, OfficialConfig};
+use hybridnorm_interop::{Array, InteropError, NameMap, TensorFile, hugging_face, load};
 use hybridnorm_moe::{LossConvention, ModelConfig, SparseLayers};
+use hybridnorm_testing::any_device;
 use rstest::rstest;
+use safetensors::tensor::{Dtype, TensorView, serialize_to_file};
 use serde_json::{Map, Value, json};
 
 fn reference(file: &str) -> Value {
@@ -170,4 +175,84 @@ fn other_fields_are_refused_by_name(#[case] field: &str, #[case] value: Value) {
 fn an_absent_size_is_named() {
     let error = import("olmoe", json!({"hidden_size": null})).unwrap_err();
     assert!(error.to_string().contains("hidden_size"), "{error}");
+}
+
+/// Every tensor of a file that would hold a module's parameters.
+struct Splitter<'a> {
+    names: &'a NameMap,
+    path: Vec<String>,
+    tensors: Vec<(String, Array)>,
+}
+
+impl ModuleVisitor for Splitter<'_> {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.to_string());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let shape = param.val().dims().to_vec();
+        let values = param.val().into_data().iter::<f64>().collect();
+        let path = self.path.join(".");
+        let layout = self.names.layout(&path, &shape);
+        let layout = layout.unwrap_or_else(|| panic!("{path} has no name"));
+        self.tensors.extend(layout.split(&Array { shape, values }));
+    }
+}
+
+fn split(model: &impl Module, names: &NameMap) -> Vec<(String, Array)> {
+    let mut splitter = Splitter {
+        names,
+        path: Vec::new(),
+        tensors: Vec::new(),
+    };
+    model.visit(&mut splitter);
+    splitter.tensors
+}
+
+/// Parameters in pieces, written to a file and loaded into a model that starts from another seed.
+#[rstest]
+#[case("official", json!({"moe_shared_expert": true, "n_kv_heads": 2}), "transformer.blocks.1.ffn.shared_expert.gate_proj.weight")]
+#[case("mixtral", json!({}), "model.layers.1.block_sparse_moe.experts.3.w2.weight")]
+#[case("olmoe", json!({"num_key_value_heads": 2}), "model.layers.0.mlp.experts.7.up_proj.weight")]
+#[case("olmoe", json!({"attention_bias": true, "tie_word_embeddings": true}), "model.layers.0.self_attn.k_proj.bias")]
+#[case("qwen3_moe", json!({"mlp_only_layers": [0]}), "model.layers.0.mlp.gate_proj.weight")]
+fn what_is_split_is_loaded_again(
+    #[case] format: &str,
+    #[case] changes: Value,
+    #[case] tensor: &str,
+) {
+    let imported = match format {
+        "official" => Imported {
+            model: official(changes).unwrap(),
+            names: official::names(),
+        },
+        model_type => hugging_face::import(&with(config_of(model_type), changes)).unwrap(),
+    };
+    let Imported { mut model, names } = imported;
+    let device = &any_device();
+    let tensors = split(&model.init(device).unwrap(), &names);
+    let bytes = tensors.iter().map(|(name, array)| {
+        let values = array.values.iter().map(|x| *x as f32);
+        let bytes: Vec<u8> = values.flat_map(f32::to_le_bytes).collect();
+        (name.clone(), array.shape.clone(), bytes)
+    });
+    let bytes: Vec<_> = bytes.collect();
+    let views = bytes.iter().map(|(name, shape, bytes)| {
+        let view = TensorView::new(Dtype::F32, shape.clone(), bytes);
+        (name.clone(), view.unwrap())
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    serialize_to_file(views, None, &path).unwrap();
+    let file = TensorFile::open(&path).unwrap();
+    assert!(file.contains(tensor), "{:?}", file.names());
+    model.decoder.init.seed += 1;
+    let other = model.init(device).unwrap();
+    assert!(split(&other, &names) != tensors);
+    let loaded = load(other, &file, &names).unwrap();
+    assert!(split(&loaded, &names) == tensors);
 }

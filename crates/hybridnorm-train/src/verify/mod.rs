@@ -24,13 +24,13 @@ use hybridnorm_device::{DeviceError, DeviceSpec};
 use hybridnorm_interop::InteropError;
 use hybridnorm_moe::ModelConfig;
 
-pub use agreement::{Agreement, Divergence, Phase, Tie, Yardstick, compare};
+pub use agreement::{Agreement, Divergence, Phase, Tie, compare};
 use case::CaseDir;
 pub use check::{Check, FACTOR};
 use model_case::ModelCase;
 pub use record::{Losses, Record, Step, TrajectoryWork, Work, record};
 pub use report::{CaseReport, Fusion, Outcome, Report};
-pub use yardstick::{YARDSTICK, presets};
+pub use yardstick::{YARDSTICK, Yardstick, presets};
 
 /// A device under verification.
 #[derive(Debug)]
