@@ -165,16 +165,16 @@ impl<B: KernelOps> Backward<B, 2> for Combine {
         checkpointer: &mut Checkpointer,
     ) {
         let [y_node, weights_node] = ops.parents;
-        let dout = grads.consume::<B>(&ops.node);
+        let upstream = grads.consume::<B>(&ops.node);
         let (y, weights, [rows, order, places]) = ops.state;
         let y: FloatTensor<B> = checkpointer.retrieve_node_output(y);
         let weights: FloatTensor<B> = checkpointer.retrieve_node_output(weights);
         if let Some(node) = y_node {
-            let dy = compose::combine_dy::<B>(dout.clone(), weights, rows, order);
+            let dy = compose::combine_dy::<B>(upstream.clone(), weights, rows, order);
             grads.register::<B>(node.id, dy);
         }
         if let Some(node) = weights_node {
-            let dweights = compose::combine_dweights::<B>(dout, y, places);
+            let dweights = compose::combine_dweights::<B>(upstream, y, places);
             grads.register::<B>(node.id, dweights);
         }
     }

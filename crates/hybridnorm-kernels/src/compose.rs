@@ -71,7 +71,7 @@ pub(crate) fn combine<B: Backend>(
 
 /// The gradient of combine in `y`: each copy gets its token's, times its weight.
 pub(crate) fn combine_dy<B: Backend>(
-    dout: Float<B>,
+    upstream: Float<B>,
     weights: Float<B>,
     rows: IntTensor<B>,
     order: IntTensor<B>,
@@ -79,20 +79,20 @@ pub(crate) fn combine_dy<B: Backend>(
     let copies = rows.shape()[0];
     let weights = B::float_reshape(weights, Shape::from([copies]));
     let weights = B::float_reshape(B::float_select(weights, 0, order), Shape::from([copies, 1]));
-    B::float_mul(B::float_select(dout, 0, rows), weights)
+    B::float_mul(B::float_select(upstream, 0, rows), weights)
 }
 
 /// The gradient of combine in its weights: each copy's row times its token's gradient.
 pub(crate) fn combine_dweights<B: Backend>(
-    dout: Float<B>,
+    upstream: Float<B>,
     y: Float<B>,
     places: IntTensor<B>,
 ) -> Float<B> {
-    let (tokens, d, copies) = (dout.shape()[0], dout.shape()[1], places.shape()[0]);
+    let (tokens, d, copies) = (upstream.shape()[0], upstream.shape()[1], places.shape()[0]);
     let gathered = B::float_select(y, 0, places);
     let gathered = B::float_reshape(gathered, Shape::from([tokens, copies / tokens, d]));
-    let dout = B::float_reshape(dout, Shape::from([tokens, 1, d]));
-    let dots = B::float_sum_dim(B::float_mul(gathered, dout), 2);
+    let upstream = B::float_reshape(upstream, Shape::from([tokens, 1, d]));
+    let dots = B::float_sum_dim(B::float_mul(gathered, upstream), 2);
     B::float_reshape(dots, Shape::from([tokens, copies / tokens]))
 }
 
