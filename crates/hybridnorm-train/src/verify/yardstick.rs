@@ -10,6 +10,7 @@ use hybridnorm_moe::{FeedForwardLayer, ModelConfig};
 use super::check::largest_difference;
 use super::record::{Record, Step, TrajectoryWork, Work, record};
 use super::routing::same;
+use crate::presets;
 use crate::recipe::{AdamWConfig, Schedule, ScheduleShape};
 
 /// The device that others are held against.
@@ -26,15 +27,8 @@ pub fn device() -> Option<Device> {
 /// # Errors
 /// When there is no such preset.
 pub fn presets() -> Result<[(&'static str, ModelConfig); 2], ConfigError> {
-    let sparse = hybridnorm_moe::PRESETS.iter();
-    let sparse = sparse.filter(|preset| preset.name == "moe-demo");
-    let sparse = sparse.map(|preset| preset.config()).next();
-    let missing = || ConfigError::new("preset", "moe-demo", "a preset");
-    let dense = hybridnorm_core::presets::find("demo")?.config();
-    Ok([
-        ("demo", dense.into()),
-        ("moe-demo", sparse.ok_or_else(missing)?),
-    ])
+    let model = |name| presets::find(name).map(|preset| (name, preset.model));
+    Ok([model("demo")?, model("moe-demo")?])
 }
 
 /// Sizes at which kernels take the paths that the reference's models are too small for: sequences that are no multiple of any tile.

@@ -71,7 +71,7 @@ fn verdict(device: &Device, epsilon: f64, faulty: impl FnOnce(Model) -> Model) -
     compare(&found, &yardstick())
 }
 
-fn scaled<const D: usize>(x: &Param<Tensor<D>>, factor: f64) -> Param<Tensor<D>> {
+pub fn scaled<const D: usize>(x: &Param<Tensor<D>>, factor: f64) -> Param<Tensor<D>> {
     x.clone()
         .map(|x| Tensor::from_inner(x.inner() * factor).require_grad())
 }

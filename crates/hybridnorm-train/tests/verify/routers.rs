@@ -1,6 +1,5 @@
 //! Faults in sparse layers, and ties between experts: what is a fault is placed, and what is a tie is said to be one.
 
-use burn::module::Param;
 use burn::tensor::{Device, Tensor, TensorReadError};
 use hybridnorm_core::{Decoder, DecoderConfig};
 use hybridnorm_interop::{Array, official};
@@ -8,6 +7,8 @@ use hybridnorm_moe::{FeedForwardLayer, ModelConfig, SparseConfig, SparseFeedForw
 use hybridnorm_testing::{any_device, apply, every_device, open};
 use hybridnorm_train::recipe::{AdamWConfig, Schedule, ScheduleShape};
 use hybridnorm_train::verify::{Phase, Record, TrajectoryWork, Work, Yardstick, compare, record};
+
+use crate::injected::scaled;
 
 type Model = Decoder<FeedForwardLayer>;
 
@@ -68,11 +69,6 @@ fn yardstick() -> Yardstick {
     let flex = open("flex").clone().autodiff();
     let build = |device: &Device| Ok::<_, TensorReadError>(model(device));
     Yardstick::measure(&work(), &flex, build).unwrap()
-}
-
-fn scaled<const D: usize>(x: &Param<Tensor<D>>, factor: f64) -> Param<Tensor<D>> {
-    x.clone()
-        .map(|x| Tensor::from_inner(x.inner() * factor).require_grad())
 }
 
 #[apply(every_device!)]
