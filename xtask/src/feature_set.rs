@@ -11,9 +11,14 @@ pub fn of(backends: &[Backend]) -> String {
     list(&WORKSPACE, backends.iter().map(Backend::name))
 }
 
-/// The packages of the test of kernel fusion. Not the workspace: `burn-fusion` switches on default features of the crates below all
+/// The packages of the tests of kernel fusion. Not the workspace: `burn-fusion` switches on default features of the crates below all
 /// of Burn, so this set shares no build with the others, and should be small.
-pub const FUSED: [&str; 3] = ["hybridnorm-core", "hybridnorm-moe", "hybridnorm-testing"];
+pub const FUSED: [&str; 4] = [
+    "hybridnorm-core",
+    "hybridnorm-moe",
+    "hybridnorm-testing",
+    "hybridnorm-train",
+];
 
 /// The value of `--features` that compiles these backends, and the compile-time switches of the kernel-compiling ones, into [`FUSED`].
 pub fn fused(backends: &[Backend]) -> String {
@@ -48,9 +53,9 @@ mod tests {
         );
         assert_eq!(
             fused(&backends),
-            "hybridnorm-core/wgpu,hybridnorm-moe/wgpu,hybridnorm-testing/wgpu,\
-             hybridnorm-core/fusion,hybridnorm-moe/fusion,hybridnorm-testing/fusion,\
-             hybridnorm-core/autotune,hybridnorm-moe/autotune,hybridnorm-testing/autotune"
+            "hybridnorm-core/wgpu,hybridnorm-moe/wgpu,hybridnorm-testing/wgpu,hybridnorm-train/wgpu,\
+             hybridnorm-core/fusion,hybridnorm-moe/fusion,hybridnorm-testing/fusion,hybridnorm-train/fusion,\
+             hybridnorm-core/autotune,hybridnorm-moe/autotune,hybridnorm-testing/autotune,hybridnorm-train/autotune"
         );
     }
 }
