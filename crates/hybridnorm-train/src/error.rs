@@ -85,6 +85,24 @@ pub enum Error {
     /// Standard output is gone.
     #[error("cannot write to standard output: {0}")]
     Output(io::Error),
+    /// Some checkpoints of a run are damaged.
+    #[error("{damaged} of {checkpoints} checkpoints are damaged")]
+    DamagedCheckpoints {
+        /// How many.
+        damaged: usize,
+        /// Of how many.
+        checkpoints: usize,
+    },
+    /// A run was stopped by `--max-time` and left a checkpoint behind.
+    #[error("time is up after step {step} of {steps}: continue with `hybridnorm-train train --out {} --resume`", run.display())]
+    OutOfTime {
+        /// Steps done.
+        step: u64,
+        /// Steps of the whole run.
+        steps: u64,
+        /// The run directory.
+        run: PathBuf,
+    },
     /// A run was stopped by the user and left a checkpoint behind.
     #[error("interrupted after step {step} of {steps}: continue with `hybridnorm-train train --out {} --resume`", run.display())]
     Interrupted {
@@ -109,11 +127,12 @@ impl Error {
     }
 
     /// What the process exits with: 0 where a reader of our output has had enough, 2 where the user can put it right
-    /// (command line, configuration, data, checkpoints, directories), 130 after an interruption, 1 for the rest.
+    /// (command line, configuration, data, checkpoints, directories), 3 when time was up, 130 after an interruption, 1 for the rest.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
             Self::Interrupted { .. } => 130,
+            Self::OutOfTime { .. } => 3,
             Self::Usage(_)
             | Self::Config(_)
             | Self::ConfigFile { .. }
@@ -133,6 +152,7 @@ impl Error {
                 | TrainError::Io { .. }
                 | TrainError::ConfigFile { .. }
                 | TrainError::ConfigChanged { .. }
+                | TrainError::NothingToAllow { .. }
                 | TrainError::DataChanged { .. } => 2,
                 _ => 1,
             },
@@ -140,6 +160,7 @@ impl Error {
             | Self::Yardstick(_)
             | Self::Generate(_)
             | Self::Verification { .. }
+            | Self::DamagedCheckpoints { .. }
             | Self::Panicked(_)
             | Self::Output(_) => 1,
         }

@@ -2,6 +2,7 @@
 #![warn(missing_docs)]
 #![recursion_limit = "256"]
 
+pub mod amount;
 pub mod bench;
 pub mod checkpoint;
 pub mod cli;
@@ -11,6 +12,7 @@ pub mod engine;
 pub mod error;
 pub mod eval;
 pub mod generate;
+pub mod guard;
 pub mod presets;
 pub mod recipe;
 pub mod run;

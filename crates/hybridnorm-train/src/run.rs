@@ -6,6 +6,8 @@ use hybridnorm_core::{ConfigError, DecoderConfig};
 use hybridnorm_moe::{ModelConfig, SparseConfig};
 use serde::{Deserialize, Serialize};
 
+use crate::amount::Amount;
+use crate::guard::GuardConfig;
 use crate::recipe::{AdamWConfig, Schedule, ScheduleShape};
 
 /// Everything that decides a run's numbers. Unknown fields are refused; `plan` prints every default.
@@ -18,6 +20,9 @@ pub struct RunConfig {
     /// How long, in what batches, how often it reports.
     #[serde(default)]
     pub training: TrainingConfig,
+    /// What happens to a step that went wrong.
+    #[serde(default)]
+    pub guard: GuardConfig,
     /// Learning rate over time.
     #[serde(default)]
     pub schedule: ScheduleConfig,
@@ -68,14 +73,18 @@ pub struct TrainingConfig {
     pub micro_batch: usize,
     /// Seed of the data order. The initialisation has its own, in `model.init.seed`.
     pub seed: u64,
-    /// Steps between two evaluations on the validation split; 0 evaluates at the end only.
-    pub eval_every: u64,
+    /// Between two evaluations on the validation split; 0 evaluates at the end only.
+    pub eval_every: Amount,
     /// Sequences in an evaluation during training; the one at the end sees up to four times as many.
     pub eval_sequences: usize,
-    /// Steps between two checkpoints; 0 writes one at the end only.
-    pub checkpoint_every: u64,
+    /// Between two checkpoints; 0 writes one at the end only.
+    pub checkpoint_every: Amount,
     /// Checkpoints kept, the newest; 0 keeps all.
     pub keep_checkpoints: usize,
+    /// The checkpoint with the best evaluation is kept beside them.
+    pub keep_best: bool,
+    /// Of these, one is kept for good beside them; 0 for none.
+    pub keep_every: Amount,
 }
 
 impl Default for TrainingConfig {
@@ -86,10 +95,12 @@ impl Default for TrainingConfig {
             batch: 8,
             micro_batch: 8,
             seed: 6198,
-            eval_every: 100,
+            eval_every: Amount::Steps(100),
             eval_sequences: 64,
-            checkpoint_every: 100,
+            checkpoint_every: Amount::Steps(100),
             keep_checkpoints: 3,
+            keep_best: true,
+            keep_every: Amount::Steps(0),
         }
     }
 }
@@ -198,6 +209,7 @@ impl RunConfig {
                 allowed,
             ));
         }
+        self.guard.validate()?;
         let total = t.steps * t.tokens_per_step();
         if let Some(warmup) = self.schedule.warmup_tokens
             && warmup > total

@@ -154,6 +154,7 @@ impl StepBench {
             finish(&device, step)?;
             let started = Instant::now();
             let gradients = StepGradients::of(&model, std::iter::once(Ok(batch)), step)?;
+            gradients.check(&model, step)?;
             loss = gradients.figures.loss;
             model = gradients.apply(model, &mut optimizer, lr, recipe.max_grad_norm);
             finish(&device, step)?;

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::{CheckpointError, Damage};
 use super::manifest::FORMAT;
+use crate::guard::GuardState;
 
 /// The file's name.
 pub(super) const STATE: &str = "state.json";
@@ -32,6 +33,9 @@ pub struct TrainingState {
     /// What the run learns from, as its [`BatchSource`](crate::engine::BatchSource) identifies it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<String>,
+    /// The steps that a new one is held against, and those that were refused.
+    #[serde(default)]
+    pub guard: GuardState,
     /// Version of the program that wrote it.
     pub program: String,
 }

@@ -159,17 +159,23 @@ impl CheckpointStore {
         sync_dir(&self.dir).map_err(CheckpointError::io("sync", &self.dir))
     }
 
-    /// Deletes all but the `keep` newest generations; 0 keeps all.
+    /// Deletes all but the `keep` newest generations and those for which `is_kept` says so; a `keep` of 0 keeps all.
     ///
     /// # Errors
     /// When one can't be deleted.
-    pub fn retire(&self, keep: usize) -> Result<(), CheckpointError> {
-        let generations = self.generations()?;
+    pub fn retire(
+        &self,
+        keep: usize,
+        is_kept: impl Fn(&Generation) -> bool,
+    ) -> Result<(), CheckpointError> {
+        let mut generations = self.generations()?;
         let surplus = match keep {
             0 => 0,
             keep => generations.len().saturating_sub(keep),
         };
-        for generation in generations.into_iter().take(surplus) {
+        generations.truncate(surplus);
+        generations.retain(|generation| !is_kept(generation));
+        for generation in generations {
             // Renamed first: an interrupted deletion leaves no half-deleted generation behind.
             let aside = self.dir.join(format!("{PREFIX}{}{ASIDE}", generation.step));
             remove(&aside)?;
@@ -180,18 +186,25 @@ impl CheckpointStore {
         Ok(())
     }
 
+    /// What interrupted writes have left behind.
+    ///
+    /// # Errors
+    /// When the folder exists but can't be read.
+    pub fn unfinished(&self) -> Result<Vec<PathBuf>, CheckpointError> {
+        let mut entries = self.entries()?;
+        entries.retain(|entry| {
+            let name = entry.file_name().and_then(|name| name.to_str());
+            name.is_some_and(|name| name.starts_with(PREFIX) && name.ends_with(ASIDE))
+        });
+        Ok(entries)
+    }
+
     /// Deletes what interrupted writes have left behind.
     ///
     /// # Errors
     /// When it can't be deleted.
     pub fn clear_unfinished(&self) -> Result<(), CheckpointError> {
-        for entry in self.entries()? {
-            let name = entry.file_name().and_then(|name| name.to_str());
-            if name.is_some_and(|name| name.starts_with(PREFIX) && name.ends_with(ASIDE)) {
-                remove(&entry)?;
-            }
-        }
-        Ok(())
+        self.unfinished()?.iter().try_for_each(|dir| remove(dir))
     }
 
     fn entries(&self) -> Result<Vec<PathBuf>, CheckpointError> {

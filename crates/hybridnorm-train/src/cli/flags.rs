@@ -2,17 +2,20 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 use hybridnorm_core::{ConfigError, InitScheme, PLACEMENTS, Placement};
 
 use super::preset_run::{DEFAULT_PRESET, preset_run};
+use crate::amount::{Amount, count};
 use crate::data::{DEFAULT_MAX_BYTES, Tokenizer};
 use crate::device::{DEVICES, DeviceSpec};
 use crate::engine::stored_config;
 use crate::error::Error;
+use crate::guard::Action;
 use crate::presets;
-use crate::run::RunConfig;
+use crate::run::{RunConfig, TrainingConfig};
 
 /// Rows of the embedding are a multiple of this, which matrix units like.
 const VOCAB_MULTIPLE: usize = 64;
@@ -34,12 +37,18 @@ pub struct RunFlags {
     /// Optimiser steps
     #[arg(long, value_name = "N")]
     steps: Option<u64>,
+    /// As many steps as make up this many tokens: 20M, 1.5B
+    #[arg(long, value_name = "N", conflicts_with = "steps", value_parser = token_count)]
+    tokens: Option<u64>,
     /// Sequences in a step
     #[arg(long, value_name = "N")]
     batch: Option<usize>,
     /// Sequences in one forward and backward pass; divides --batch [default: the configured one, or the next smaller divisor]
     #[arg(long, value_name = "N")]
     micro_batch: Option<usize>,
+    /// Micro-batches in a step; with --batch or --micro-batch it gives the other one
+    #[arg(long, value_name = "N")]
+    accumulation: Option<usize>,
     /// Tokens in a sequence
     #[arg(long, value_name = "N")]
     seq: Option<usize>,
@@ -64,15 +73,33 @@ pub struct RunFlags {
     /// The run directory, new or with --resume [default: runs/PRESET-PLACEMENT, numbered where that exists]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Steps between two evaluations; 0 evaluates at the end only
+    /// Between two evaluations: 100, or 5M tokens; 0 evaluates at the end only
+    #[arg(long, value_name = "AMOUNT")]
+    eval_every: Option<Amount>,
+    /// Between two checkpoints: 100, or 5M tokens; 0 writes one at the end only
+    #[arg(long, value_name = "AMOUNT")]
+    checkpoint_every: Option<Amount>,
+    /// Checkpoints kept, the newest, beside the best; 0 keeps all
     #[arg(long, value_name = "N")]
-    eval_every: Option<u64>,
-    /// Steps between two checkpoints; 0 writes one at the end only
-    #[arg(long, value_name = "N")]
-    checkpoint_every: Option<u64>,
+    keep: Option<usize>,
+    /// Keep one checkpoint for good every so often: 1000, or 50M tokens; 0 for none
+    #[arg(long, value_name = "AMOUNT")]
+    keep_every: Option<Amount>,
+    /// After a spike of loss or gradient norm: warn, skip, rollback, stop
+    #[arg(long, value_name = "ACTION")]
+    on_spike: Option<Action>,
+    /// After a loss or gradient that is not finite: skip, rollback, stop
+    #[arg(long, value_name = "ACTION")]
+    on_non_finite: Option<Action>,
+    /// End the run, with a checkpoint, once this much time has passed: 90m, 11h 30m
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    max_time: Option<Duration>,
     /// Continue the run in --out, or else the latest of the default directories
     #[arg(long)]
     resume: bool,
+    /// A field that may differ on --resume although it changes what is computed, e.g. schedule.lr
+    #[arg(long, value_name = "FIELD", requires = "resume")]
+    allow: Vec<String>,
     /// A whole run as TOML (`plan --toml` prints one); flags override it
     #[arg(long, value_name = "FILE", conflicts_with = "resume")]
     config: Option<PathBuf>,
@@ -86,6 +113,8 @@ pub(super) struct Request {
     pub tokenizer: Tokenizer,
     pub out: PathBuf,
     pub resume: bool,
+    pub allow: Vec<String>,
+    pub max_time: Option<Duration>,
     /// The preset, where the model is one.
     pub preset: Option<&'static str>,
 }
@@ -129,7 +158,7 @@ impl RunFlags {
         if let Some(init) = init {
             config.model.init.scheme = Some(init);
         }
-        self.overlay(&mut config);
+        self.overlay(&mut config)?;
         let tokenizer = Tokenizer::from_spec(&config.data.tokenizer)?;
         set_vocabulary(
             &mut config,
@@ -143,12 +172,14 @@ impl RunFlags {
             tokenizer,
             out,
             resume: self.resume,
+            allow: self.allow.clone(),
+            max_time: self.max_time,
             preset: from_preset.then_some(preset.name),
         })
     }
 
     /// Puts the flags over a configuration.
-    fn overlay(&self, config: &mut RunConfig) {
+    fn overlay(&self, config: &mut RunConfig) -> Result<(), ConfigError> {
         fn set<T: Clone>(field: &mut T, flag: &Option<T>) {
             if let Some(value) = flag {
                 *field = value.clone();
@@ -156,15 +187,13 @@ impl RunFlags {
         }
         let training = &mut config.training;
         set(&mut training.steps, &self.steps);
-        set(&mut training.batch, &self.batch);
-        match self.micro_batch {
-            Some(micro_batch) => training.micro_batch = micro_batch,
-            None => {
-                training.micro_batch = largest_divisor(training.batch, training.micro_batch);
-            }
-        }
+        self.overlay_batch(training)?;
         set(&mut training.eval_every, &self.eval_every);
         set(&mut training.checkpoint_every, &self.checkpoint_every);
+        set(&mut training.keep_checkpoints, &self.keep);
+        set(&mut training.keep_every, &self.keep_every);
+        set(&mut config.guard.spike, &self.on_spike);
+        set(&mut config.guard.non_finite, &self.on_non_finite);
         if let Some(seed) = self.seed {
             training.seed = seed;
             config.model.init.seed = seed;
@@ -174,6 +203,9 @@ impl RunFlags {
             // Positions are rotations, so a model takes any length; this one is asked for by name.
             config.model.max_seq_len = config.model.max_seq_len.max(seq);
         }
+        if let Some(tokens) = self.tokens {
+            training.steps = Amount::Tokens(tokens).in_steps(training.tokens_per_step());
+        }
         set(&mut config.schedule.lr, &self.lr);
         if self.warmup_tokens.is_some() {
             config.schedule.warmup_tokens = self.warmup_tokens;
@@ -182,7 +214,49 @@ impl RunFlags {
             config.data.path = self.data.clone();
         }
         set(&mut config.data.tokenizer, &self.tokenizer);
+        Ok(())
     }
+
+    /// batch = micro-batch · accumulation: any two give the third.
+    fn overlay_batch(&self, training: &mut TrainingConfig) -> Result<(), ConfigError> {
+        let Some(accumulation) = self.accumulation else {
+            training.batch = self.batch.unwrap_or(training.batch);
+            training.micro_batch = match self.micro_batch {
+                Some(micro_batch) => micro_batch,
+                None => largest_divisor(training.batch, training.micro_batch),
+            };
+            return Ok(());
+        };
+        let refuse = |allowed: String| Err(ConfigError::new("accumulation", accumulation, allowed));
+        match (self.batch, self.micro_batch) {
+            (None, Some(micro_batch)) => {
+                training.micro_batch = micro_batch;
+                training.batch = match micro_batch.checked_mul(accumulation) {
+                    Some(batch) => batch,
+                    None => return refuse("a batch below 2^64".to_string()),
+                };
+            }
+            (batch, micro_batch) => {
+                training.batch = batch.unwrap_or(training.batch);
+                if accumulation == 0 || !training.batch.is_multiple_of(accumulation) {
+                    return refuse(format!("a divisor of the batch of {}", training.batch));
+                }
+                training.micro_batch = training.batch / accumulation;
+                if micro_batch.is_some_and(|given| given != training.micro_batch) {
+                    let [batch, micro] = [training.batch, micro_batch.unwrap_or_default()];
+                    return refuse(format!(
+                        "{batch} / {micro}: batch = micro-batch · accumulation"
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn token_count(text: &str) -> Result<u64, ConfigError> {
+    count(text)
+        .ok_or_else(|| ConfigError::new("tokens", text, "a whole number: 20000000, 20M, 1.5B"))
 }
 
 /// The model's vocabulary is the tokenizer's where nobody has chosen it, and holds it otherwise.
@@ -309,6 +383,61 @@ mod tests {
         for (batch, most, expected) in [(8, 8, 8), (16, 8, 8), (12, 8, 6), (7, 8, 7), (13, 8, 1)] {
             assert_eq!(largest_divisor(batch, most), expected);
         }
+    }
+
+    #[test]
+    fn any_two_of_batch_micro_batch_and_accumulation_give_the_third() {
+        let batch = |batch, micro_batch, accumulation| {
+            let flags = RunFlags {
+                batch,
+                micro_batch,
+                accumulation,
+                ..RunFlags::default()
+            };
+            let mut training = TrainingConfig::default();
+            let done = flags.overlay_batch(&mut training);
+            done.map(|()| {
+                (
+                    training.batch,
+                    training.micro_batch,
+                    training.accumulation(),
+                )
+            })
+        };
+        for given in [
+            (Some(12), Some(3), None),
+            (Some(12), None, Some(4)),
+            (None, Some(3), Some(4)),
+            (Some(12), Some(3), Some(4)),
+        ] {
+            assert_eq!(batch(given.0, given.1, given.2).unwrap(), (12, 3, 4));
+        }
+        // The configured batch is 8.
+        assert_eq!(batch(None, None, Some(2)).unwrap(), (8, 4, 2));
+        for (wrong, says) in [
+            ((Some(12), Some(4), Some(4)), "12 / 4"),
+            ((Some(12), None, Some(5)), "a divisor of the batch of 12"),
+            ((None, None, Some(0)), "a divisor of the batch of 8"),
+        ] {
+            let error = batch(wrong.0, wrong.1, wrong.2).unwrap_err().to_string();
+            assert!(
+                error.contains("accumulation") && error.contains(says),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_budget_in_tokens_is_rounded_up_to_steps() {
+        let flags = RunFlags {
+            tokens: token_count("1.5M").ok(),
+            seq: Some(1000),
+            batch: Some(7),
+            ..RunFlags::default()
+        };
+        let training = flags.resolve().unwrap().config.training;
+        // 1,500,000 / 7,000 = 214.3.
+        assert_eq!(training.steps, 215);
     }
 
     #[test]

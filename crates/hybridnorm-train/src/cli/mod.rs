@@ -2,13 +2,14 @@
 //! library.
 //!
 //! Results go to standard output, progress and errors to standard error. An error is one line. Exit codes: 0 done,
-//! 1 a failure while running, 2 something the user can put right, 130 a run that was interrupted and left a
-//! checkpoint.
+//! 1 a failure while running, 2 something the user can put right, 3 a run whose `--max-time` is up and 130 one that was
+//! interrupted, each with a checkpoint.
 
 mod bench;
 mod devices;
 mod flags;
 mod generate;
+mod inspect;
 mod placements;
 mod plan;
 mod prepare;
@@ -28,13 +29,14 @@ pub use bench::{Bench, StepFlags};
 pub use devices::{DevicesFlags, backends_page};
 pub use flags::RunFlags;
 pub use generate::GenerateFlags;
+pub use inspect::InspectFlags;
 pub use plan::PlanFlags;
 pub use verify::VerifyFlags;
 
 use crate::error::Error;
 
 const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed while running; 2 wrong flags, configuration, data, checkpoint \
-                          or directory; 130 interrupted, with a checkpoint to --resume from";
+                          or directory; 3 out of --max-time, and 130 interrupted, each with a checkpoint to --resume from";
 
 /// Trains transformer language models with any norm placement. Without a subcommand: train.
 #[derive(Debug, Parser)]
@@ -57,6 +59,8 @@ pub enum Command {
     Plan(Box<PlanFlags>),
     /// Continue a prompt with a trained model
     Generate(GenerateFlags),
+    /// Check a run directory: which checkpoints are whole, and what --resume would continue from
+    Inspect(InspectFlags),
     /// Certify a device against the authors' numbers and against flex: forward, every gradient, a 20-step trajectory
     Verify(VerifyFlags),
     /// List the devices: what is compiled in, what was found, and what to do about the rest
@@ -92,6 +96,7 @@ fn dispatch(cli: Cli, out: &mut impl Write) -> Result<(), Error> {
         Some(Command::Train(flags)) => train::run(&flags, out),
         Some(Command::Plan(flags)) => plan::run(&flags, out),
         Some(Command::Generate(flags)) => generate::run(&flags, out),
+        Some(Command::Inspect(flags)) => inspect::run(&flags, out),
         Some(Command::Verify(flags)) => verify::run(&flags, out),
         Some(Command::Devices(flags)) => devices::run(&flags, out),
         Some(Command::Bench(bench)) => bench::run(&bench, out),

@@ -8,6 +8,7 @@ use hybridnorm_moe::SparseConfig;
 
 use super::flags::RunFlags;
 use super::prepare::{Prepared, SideFacts};
+use crate::amount::Amount;
 use crate::data::SplitRule;
 use crate::error::Error;
 use crate::sizes::{Experts, Parameters, thousands};
@@ -173,6 +174,12 @@ impl Plan<'_> {
             request.out.display(),
             if request.resume { " (continued)" } else { "" },
             every(training.checkpoint_every),
+        )?;
+        let guard = &request.config.guard;
+        writeln!(
+            f,
+            "guard     {} after a spike (beyond {} deviations of {} steps), {} after a figure that is not finite",
+            guard.spike, guard.sigmas, guard.window, guard.non_finite,
         )
     }
 }
@@ -205,10 +212,10 @@ impl fmt::Display for Balance<'_> {
     }
 }
 
-fn every(steps: u64) -> String {
-    match steps {
-        0 => "at the end only".to_string(),
-        steps => format!("every {steps} steps"),
+fn every(amount: Amount) -> String {
+    match amount.is_zero() {
+        true => "at the end only".to_string(),
+        false => format!("every {amount}"),
     }
 }
 

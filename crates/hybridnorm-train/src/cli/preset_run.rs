@@ -1,5 +1,6 @@
 //! What a run of a preset is, before flags.
 
+use crate::guard::GuardConfig;
 use crate::presets::Preset;
 use crate::recipe::AdamWConfig;
 use crate::run::{DataConfig, RunConfig, ScheduleConfig, TrainingConfig};
@@ -23,6 +24,7 @@ pub(super) fn preset_run(preset: &Preset) -> RunConfig {
             steps: DEMO_STEPS,
             ..TrainingConfig::default()
         },
+        guard: GuardConfig::default(),
         schedule: ScheduleConfig::default(),
         optimizer: AdamWConfig::default(),
         model: preset.model.decoder.clone(),

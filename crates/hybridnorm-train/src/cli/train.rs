@@ -39,12 +39,17 @@ pub(super) fn run(flags: &RunFlags, out: &mut impl Write) -> Result<(), Error> {
         run_dir: run.clone(),
         device,
         resume: prepared.request.resume,
+        allow: prepared.request.allow.clone(),
+        max_time: prepared.request.max_time,
         batches: prepared.batches.clone(),
         interrupter,
         console: Console::stderr(),
     })?;
+    let step = summary.steps;
+    if summary.out_of_time {
+        return Err(Error::OutOfTime { step, steps, run });
+    }
     if summary.interrupted {
-        let step = summary.steps;
         return Err(Error::Interrupted { step, steps, run });
     }
     let sample = results::sample(&prepared, &summary)?;

@@ -58,7 +58,7 @@ pub enum TrainError {
     /// A resumed run was asked to compute something else than before.
     #[error(
         "{field} is {requested} now, but the run was started with {stored}: resuming would change its mathematics; \
-         leave the field as it was, or start a new run"
+         leave the field as it was, allow it with --allow {field}, or start a new run"
     )]
     ConfigChanged {
         /// The field, e.g. `model.d_model`.
@@ -67,6 +67,17 @@ pub enum TrainError {
         stored: String,
         /// The value asked for.
         requested: String,
+    },
+    /// A change was allowed that is none.
+    #[error(
+        "--allow {field}: that field is what it was when the run was started{}",
+        list(changed)
+    )]
+    NothingToAllow {
+        /// The field.
+        field: String,
+        /// Fields that differ and would change the mathematics.
+        changed: Vec<String>,
     },
     /// A resumed run would see other data than before.
     #[error(
@@ -87,9 +98,7 @@ pub enum TrainError {
         problem: String,
     },
     /// The loss or the gradient is NaN or infinite. The weights of the step before were kept and not overwritten.
-    #[error(
-        "{what} is {value} in step {step}; the run ends here, its weights untouched by that step"
-    )]
+    #[error("{what} is {value} in step {step}; the weights are untouched by it")]
     NonFinite {
         /// `loss` or `gradient norm`.
         what: &'static str,
@@ -98,9 +107,39 @@ pub enum TrainError {
         /// The step, counted from 1.
         step: u64,
     },
+    /// The loss or the gradient norm is far above that of the steps before. Where it ends the run, the weights are those of the step
+    /// before.
+    #[error(
+        "{what} is {value:.4} in step {step}, far above the steps before it, which allow {limit:.4}"
+    )]
+    Spike {
+        /// `loss` or `gradient norm`.
+        what: &'static str,
+        /// The value.
+        value: f64,
+        /// What it had to stay below.
+        limit: f64,
+        /// The step, counted from 1.
+        step: u64,
+    },
+    /// More steps were refused than `guard.patience` allows.
+    #[error(
+        "step {step} would be one more than the {patience} of {window} steps that guard.patience allows to be refused: this is no bad \
+         batch. The last: {last}"
+    )]
+    OutOfPatience {
+        /// The step, counted from 1.
+        step: u64,
+        /// Steps that may be refused.
+        patience: usize,
+        /// In so many.
+        window: usize,
+        /// What was wrong with this one.
+        last: String,
+    },
     /// A router of a sparse model went wrong. The weights of the step before were kept and not overwritten.
     #[error(
-        "step {step}, micro-batch {micro_batch}: {source}; the run ends here, its weights untouched by that step"
+        "step {step}, micro-batch {micro_batch}: {source}; the weights are untouched by that step"
     )]
     Routing {
         /// The step, counted from 1.
@@ -137,6 +176,13 @@ pub enum TrainError {
     /// Signals can't be caught.
     #[error("cannot watch for Ctrl-C: {0}")]
     Signals(#[from] ctrlc::Error),
+}
+
+fn list(changed: &[String]) -> String {
+    match changed.is_empty() {
+        true => String::new(),
+        false => format!("; these are not: {}", changed.join(", ")),
+    }
 }
 
 impl TrainError {

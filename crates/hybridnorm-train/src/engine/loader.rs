@@ -19,6 +19,11 @@ pub trait BatchSource: Send + Sync {
     /// The token ids of step `step`, counted from 0: `[batch, seq + 1]`, row-major.
     fn batch(&self, step: u64) -> Vec<u32>;
 
+    /// Where the sequences of step `step` come from, for people; empty where that is not known.
+    fn documents(&self, _step: u64) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Names corpus, tokenizer and order, e.g. by a hash. A run is refused to resume on data of another identity.
     fn identity(&self) -> Option<String> {
         None

@@ -1,17 +1,18 @@
-//! `metrics.jsonl`: one JSON object per step, per evaluation and per router that collapses or recovers, each with its `kind`.
+//! `metrics.jsonl`: one JSON object per step, per evaluation, and per event that is neither, each with its `kind`.
 //!
 //! Written by the step loop and not as a Burn `MetricLogger`: that one runs two threads away, can't report a full disk,
 //! and can't be waited for before a checkpoint.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::error::TrainError;
 use super::metrics::{Evaluation, StepRecord};
+use crate::guard::Action;
 
 /// One line of `metrics.jsonl`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -40,6 +41,28 @@ pub enum Record {
         /// A sentence.
         message: String,
     },
+    /// A step went wrong.
+    Guard {
+        /// Where the run stands afterwards: the step itself, or that of the checkpoint it went back to.
+        step: u64,
+        /// The step that went wrong.
+        refused: u64,
+        /// What followed.
+        action: Action,
+        /// A sentence.
+        message: String,
+    },
+    /// A field of the configuration was changed on resume, as the user allowed.
+    Change {
+        /// The step the run continued from.
+        step: u64,
+        /// The field.
+        field: String,
+        /// Its value before, as JSON; `unset` where there was none.
+        from: String,
+        /// Its value from here on.
+        to: String,
+    },
 }
 
 impl Record {
@@ -47,7 +70,10 @@ impl Record {
     pub fn step(&self) -> u64 {
         match self {
             Self::Step(record) => record.step,
-            Self::Evaluation { step, .. } | Self::Router { step, .. } => *step,
+            Self::Evaluation { step, .. }
+            | Self::Router { step, .. }
+            | Self::Guard { step, .. }
+            | Self::Change { step, .. } => *step,
         }
     }
 }
@@ -57,7 +83,17 @@ impl Record {
 pub struct MetricsLog {
     path: PathBuf,
     file: File,
+    /// What the lines up to here say.
+    said: Said,
+}
+
+/// What a log says about the run as a whole.
+#[derive(Debug, Default)]
+struct Said {
+    /// Layers whose routers have collapsed, and not recovered.
     collapsed: BTreeSet<usize>,
+    /// Bits per byte of every evaluation, by step.
+    evaluations: BTreeMap<u64, f64>,
 }
 
 impl MetricsLog {
@@ -72,18 +108,36 @@ impl MetricsLog {
             .append(true)
             .open(path)
             .map_err(TrainError::io("open", path))?;
-        let (keep, collapsed) = valid_prefix(&file, step).map_err(TrainError::io("read", path))?;
-        file.set_len(keep).map_err(TrainError::io("cut", path))?;
-        Ok(Self {
+        let mut log = Self {
             path: path.to_path_buf(),
             file,
-            collapsed,
-        })
+            said: Said::default(),
+        };
+        log.cut(step)?;
+        Ok(log)
     }
 
-    /// Layers whose routers had collapsed, and not recovered, when the log was opened.
+    /// Cuts off what a run that stands at `step` has not done.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn cut(&mut self, step: u64) -> Result<(), TrainError> {
+        let read = self.file.seek(SeekFrom::Start(0));
+        let read = read.and_then(|_| valid_prefix(&self.file, step));
+        let (keep, said) = read.map_err(TrainError::io("read", &self.path))?;
+        self.said = said;
+        let cut = self.file.set_len(keep);
+        cut.map_err(TrainError::io("cut", &self.path))
+    }
+
+    /// Layers whose routers have collapsed, and not recovered.
     pub fn collapsed(&self) -> &BTreeSet<usize> {
-        &self.collapsed
+        &self.said.collapsed
+    }
+
+    /// Bits per byte of every evaluation, by step.
+    pub fn evaluations(&self) -> &BTreeMap<u64, f64> {
+        &self.said.evaluations
     }
 
     /// Appends a line.
@@ -95,7 +149,9 @@ impl MetricsLog {
             .map_err(|error| TrainError::io("write", &self.path)(error.into()))?;
         line.push(b'\n');
         let written = self.file.write_all(&line);
-        written.map_err(TrainError::io("write", &self.path))
+        written.map_err(TrainError::io("write", &self.path))?;
+        self.said.take(record);
+        Ok(())
     }
 
     /// Brings all lines to the disk itself.
@@ -108,31 +164,41 @@ impl MetricsLog {
     }
 }
 
-/// Bytes up to the first line that is torn or belongs to a step after `step`, and the layers whose routers have collapsed by then.
-fn valid_prefix(file: &File, step: u64) -> std::io::Result<(u64, BTreeSet<usize>)> {
-    let mut reader = BufReader::new(file);
-    let (mut keep, mut line, mut collapsed) = (0, Vec::new(), BTreeSet::new());
-    loop {
-        line.clear();
-        let bytes = reader.read_until(b'\n', &mut line)?;
-        let whole = line.ends_with(b"\n");
-        let record = match serde_json::from_slice::<Record>(&line) {
-            Ok(record) if whole && record.step() <= step => record,
-            _ => return Ok((keep, collapsed)),
-        };
-        keep += bytes as u64;
+impl Said {
+    fn take(&mut self, record: &Record) {
         match record {
             Record::Router {
                 layer,
                 collapsed: true,
                 ..
             } => {
-                collapsed.insert(layer);
+                self.collapsed.insert(*layer);
             }
             Record::Router { layer, .. } => {
-                collapsed.remove(&layer);
+                self.collapsed.remove(layer);
             }
-            Record::Step(_) | Record::Evaluation { .. } => {}
+            Record::Evaluation {
+                step, evaluation, ..
+            } => {
+                self.evaluations.insert(*step, evaluation.bits_per_byte);
+            }
+            Record::Step(_) | Record::Guard { .. } | Record::Change { .. } => {}
         }
+    }
+}
+
+/// Bytes up to the first line that is torn or belongs to a step after `step`, and what the lines before it say.
+fn valid_prefix(file: &File, step: u64) -> std::io::Result<(u64, Said)> {
+    let mut reader = BufReader::new(file);
+    let (mut keep, mut line, mut said) = (0, Vec::new(), Said::default());
+    loop {
+        line.clear();
+        let bytes = reader.read_until(b'\n', &mut line)?;
+        let whole = line.ends_with(b"\n");
+        match serde_json::from_slice::<Record>(&line) {
+            Ok(record) if whole && record.step() <= step => said.take(&record),
+            _ => return Ok((keep, said)),
+        }
+        keep += bytes as u64;
     }
 }

@@ -11,13 +11,18 @@
 //! | [`MetricsLog`] | `metrics.jsonl` |
 //! | [`RouterRecord`] | health of the routers of a sparse model, step by step; warnings when one collapses |
 //! | [`RunDir`] | `config.toml`, the lock, what may differ on resume |
+//! | guards | what a step must look like to be trained on: [`GuardConfig`](crate::guard::GuardConfig) |
 
 mod console;
 mod error;
+mod guarding;
+mod incident;
+mod inspect;
 mod loader;
 mod log;
 mod metrics;
 mod model;
+mod restore;
 mod routers;
 mod run_dir;
 mod signals;
@@ -27,6 +32,7 @@ mod unlogged;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use burn::optim::SgdConfig;
 use burn::tensor::Device;
@@ -34,18 +40,18 @@ use burn::train::{Interrupter, Learner, LearningResult, SupervisedTraining, Trai
 
 pub use console::Console;
 pub use error::TrainError;
+pub use inspect::{GenerationState, Inspection, LogState};
 pub use loader::{BatchSource, LoaderShape, TokenLoader};
 pub use log::{MetricsLog, Record};
 pub use metrics::{Evaluation, StepRecord};
 pub use model::{LanguageModel, MicroBatch, Output, TokenBatch};
 pub use routers::RouterRecord;
 pub use run_dir::{
-    CHECKPOINTS, CONFIG, Difference, METRICS, RunDir, differing_fields, stored_config,
+    CHECKPOINTS, CONFIG, Difference, INCIDENTS, METRICS, RunDir, differing_fields, stored_config,
 };
 pub use signals::interrupt_on_signals;
 pub(crate) use step::StepGradients;
 
-use crate::checkpoint::CheckpointStore;
 use crate::recipe::AdamW;
 use crate::run::RunConfig;
 use metrics::{Scalar, names};
@@ -80,6 +86,10 @@ pub struct TrainRequest {
     pub device: Device,
     /// Whether to continue the run in `run_dir`.
     pub resume: bool,
+    /// Fields of the configuration that may differ on resume although they change what is computed, e.g. `schedule.lr`.
+    pub allow: Vec<String>,
+    /// Ends the run, with a checkpoint, after the step in which this much time has passed.
+    pub max_time: Option<Duration>,
     /// The training data.
     pub batches: Arc<dyn BatchSource>,
     /// How to evaluate, if at all.
@@ -107,6 +117,10 @@ pub struct TrainSummary {
     pub resumed_from: Option<u64>,
     /// Whether it was stopped before its last step.
     pub interrupted: bool,
+    /// Whether it was `max_time` that stopped it.
+    pub out_of_time: bool,
+    /// Steps that were not trained on because they went wrong, those before a resume included.
+    pub refused: Vec<u64>,
     /// The newest checkpoint.
     pub checkpoint: Option<PathBuf>,
     /// Most memory this process ever held, in bytes, where the system tells (Linux).
@@ -126,6 +140,8 @@ pub fn train(request: TrainRequest) -> Result<TrainSummary, TrainError> {
         run_dir,
         device,
         resume,
+        allow,
+        max_time,
         batches,
         evaluate,
         interrupter,
@@ -140,22 +156,38 @@ pub fn train(request: TrainRequest) -> Result<TrainSummary, TrainError> {
     let mut model = LanguageModel::new(&config.model_config(), &device)?;
     let mut optimizer = AdamW::new(config.optimizer.clone(), &model);
     let data = batches.identity();
-    let (run, at) = if resume {
-        let run = RunDir::resume(&run_dir, &config)?;
-        let (restored, at) = restore(
-            &run.checkpoints(),
-            model,
-            &mut optimizer,
-            data.as_deref(),
-            &console,
-        )?;
-        model = restored;
-        (run, at)
+    let mut position = None;
+    let (run, changes) = if resume {
+        let (run, changes) = RunDir::resume(&run_dir, &config, &allow)?;
+        let store = run.checkpoints();
+        (model, position) =
+            restore::newest(&store, model, &mut optimizer, data.as_deref(), &console)?;
+        console.note(&match &position {
+            Some((
+                Position {
+                    checkpoint: Some(dir),
+                    ..
+                },
+                _,
+            )) => format!("resuming from {}", dir.display()),
+            _ => "resuming from the start: no checkpoint was written yet".to_string(),
+        });
+        (run, changes)
     } else {
-        (RunDir::create(&run_dir, &config)?, Position::default())
+        (RunDir::create(&run_dir, &config)?, Vec::new())
     };
-    let log = MetricsLog::open(&run.metrics(), at.step)?;
+    let (at, guard_state) = position.unwrap_or_default();
+    let mut log = MetricsLog::open(&run.metrics(), at.step)?;
     let first = at.step;
+    for Difference { field, left, right } in changes {
+        console.note(&format!("{field} is {right} from here on; it was {left}"));
+        log.write(&Record::Change {
+            step: first,
+            field,
+            from: left,
+            to: right,
+        })?;
+    }
 
     let shape = LoaderShape {
         batch: config.training.batch,
@@ -172,7 +204,13 @@ pub fn train(request: TrainRequest) -> Result<TrainSummary, TrainError> {
     let strategy = Arc::new(StepLoop::new(Session {
         schedule: config.schedule(),
         max_grad_norm: config.optimizer.max_grad_norm,
+        recipe: config.optimizer.clone(),
+        model: config.model_config(),
+        guard: config.guard,
+        guard_state,
         training: config.training,
+        source: batches.clone(),
+        ends: max_time.and_then(|time| started.checked_add(time)),
         optimizer,
         run,
         log,
@@ -180,6 +218,7 @@ pub fn train(request: TrainRequest) -> Result<TrainSummary, TrainError> {
         data,
         evaluate,
         console: console.clone(),
+        first,
         at,
     }));
     let learning = learner(&run_dir, train, nothing, &interrupter, console, sparse)
@@ -203,6 +242,8 @@ pub fn train(request: TrainRequest) -> Result<TrainSummary, TrainError> {
         elapsed_s: started.elapsed().as_secs_f64(),
         resumed_from: resume.then_some(first),
         interrupted: at.step < steps,
+        out_of_time: at.out_of_time,
+        refused: session.guard_state.refused().to_vec(),
         checkpoint: at.checkpoint,
         peak_memory: peak_memory(),
         model,
@@ -249,46 +290,6 @@ fn learner(
         .metric_train_numeric(Step::new(names::WORST, |record| {
             record.worst_router(|router| router.layer as f64)
         }))
-}
-
-/// Continues from the newest whole checkpoint, or from the start if there is none yet.
-fn restore(
-    store: &CheckpointStore,
-    mut model: LanguageModel,
-    optimizer: &mut AdamW,
-    data: Option<&str>,
-    console: &Console,
-) -> Result<(LanguageModel, Position), TrainError> {
-    let newest = store.newest_whole()?;
-    for (_, error) in &newest.skipped {
-        console.note(&format!("warning: skipped: {error}"));
-    }
-    let Some((generation, state)) = newest.generation else {
-        store.clear_unfinished()?;
-        console.note("resuming from the start: no checkpoint was written yet");
-        return Ok((model, Position::default()));
-    };
-    if let (Some(stored), Some(found)) = (&state.data, data)
-        && stored != found
-    {
-        return Err(TrainError::DataChanged {
-            stored: stored.clone(),
-            found: found.to_string(),
-        });
-    }
-    let device = model.decoder.embedding.weight.lazy_device().inner();
-    model.decoder = generation.load_weights(model.decoder)?;
-    let moments = generation.load_moments(&model.decoder, &device)?;
-    optimizer.restore(moments, state.optimizer_steps);
-    store.clear_unfinished()?;
-    console.note(&format!("resuming from {}", generation.dir.display()));
-    let at = Position {
-        step: state.step,
-        elapsed_before: state.elapsed_s,
-        checkpoint: Some(generation.dir),
-        ..Position::default()
-    };
-    Ok((model, at))
 }
 
 /// Most memory this process ever held, in bytes.

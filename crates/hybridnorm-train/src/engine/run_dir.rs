@@ -17,7 +17,9 @@ pub const CONFIG: &str = "config.toml";
 pub const METRICS: &str = "metrics.jsonl";
 /// The folder of checkpoints.
 pub const CHECKPOINTS: &str = "checkpoints";
-const LOCK: &str = ".lock";
+/// The folder of steps that went wrong.
+pub const INCIDENTS: &str = "incidents";
+pub(super) const LOCK: &str = ".lock";
 const CONFIG_ASIDE: &str = ".config.toml.tmp";
 
 /// Fields that may differ on resume: they change what is reported and kept, or where files lie whose content is checked
@@ -27,6 +29,8 @@ const FREE: &[&str] = &[
     "training.eval_sequences",
     "training.checkpoint_every",
     "training.keep_checkpoints",
+    "training.keep_best",
+    "training.keep_every",
     "data.path",
     "data.tokenizer",
 ];
@@ -81,21 +85,36 @@ impl RunDir {
         fs::remove_file(&probe).map_err(TrainError::io("remove", &probe))
     }
 
-    /// Opens the directory of a run to be continued as `requested`.
+    /// Opens the directory of a run to be continued as `requested`, and tells which of the fields named in `allow` have changed.
     ///
     /// # Errors
     /// When it holds no run, is in use, or `requested` differs from the stored configuration in a field that changes
-    /// what is computed.
-    pub fn resume(path: &Path, requested: &RunConfig) -> Result<Self, TrainError> {
+    /// what is computed and is not in `allow`, or does not differ in one that is.
+    pub fn resume(
+        path: &Path,
+        requested: &RunConfig,
+        allow: &[String],
+    ) -> Result<(Self, Vec<Difference>), TrainError> {
         let stored = stored_config(path)?;
-        if let Some(changed) = differing_fields(&stored, requested)?
-            .into_iter()
-            .find(|changed| !FREE.contains(&changed.field.as_str()))
+        let mut changes = differing_fields(&stored, requested)?;
+        changes.retain(|changed| !FREE.contains(&changed.field.as_str()));
+        if let Some(field) = allow
+            .iter()
+            .find(|field| !changes.iter().any(|changed| changed.field == **field))
+        {
+            return Err(TrainError::NothingToAllow {
+                field: field.clone(),
+                changed: changes.into_iter().map(|changed| changed.field).collect(),
+            });
+        }
+        if let Some(changed) = changes
+            .iter()
+            .find(|changed| !allow.contains(&changed.field))
         {
             return Err(TrainError::ConfigChanged {
-                field: changed.field,
-                stored: changed.left,
-                requested: changed.right,
+                field: changed.field.clone(),
+                stored: changed.left.clone(),
+                requested: changed.right.clone(),
             });
         }
         let lock = lock(path)?;
@@ -103,16 +122,22 @@ impl RunDir {
         if stored != *requested {
             store_config(path, &text)?;
         }
-        Ok(Self {
+        let run = Self {
             path: path.to_path_buf(),
             config: text,
             _lock: lock,
-        })
+        };
+        Ok((run, changes))
     }
 
     /// The stored configuration as text.
     pub fn config(&self) -> &str {
         &self.config
+    }
+
+    /// Where steps that went wrong are written down.
+    pub fn incidents(&self) -> PathBuf {
+        self.path.join(INCIDENTS)
     }
 
     /// Where the metrics go.

@@ -1,5 +1,6 @@
 //! One optimiser step: what training repeats, and what `bench step` measures.
 
+use burn::module::ParamId;
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::{FloatDType, Tensor, TensorReadError};
 use burn::train::TrainStep;
@@ -18,6 +19,8 @@ pub(crate) struct StepGradients {
     micro_batches: usize,
     /// What the routers did over all of them.
     meters: RouterMeters,
+    /// The micro-batches of a sparse model: to compute once more what went wrong, if anything did. Only routers can be named.
+    again: Vec<TokenBatch>,
     /// What was measured.
     pub figures: StepFigures,
 }
@@ -33,16 +36,18 @@ pub(crate) struct StepFigures {
     pub router_z_loss: Option<f64>,
     /// Global norm of the average gradient.
     pub norm: f64,
+    /// Norm of each parameter's average gradient.
+    pub norms: Vec<(ParamId, f64)>,
     /// Health of the routers over all tokens of the step, in layer order; empty for a dense model.
     pub routers: Vec<RouterHealth>,
 }
 
 impl StepGradients {
     /// Forward and backward passes over `micro_batches`, those of step `step`, counted from 1. The weights are not
-    /// touched.
+    /// touched, and the figures may be anything: see [`check`](Self::check).
     ///
     /// # Errors
-    /// What a micro-batch brings with it, a device or a router that fails, and a loss or a norm that is not finite.
+    /// What a micro-batch brings with it, a device or a router that fails.
     pub fn of(
         model: &LanguageModel,
         micro_batches: impl Iterator<Item = Result<TokenBatch, TrainError>>,
@@ -50,7 +55,6 @@ impl StepGradients {
     ) -> Result<Self, TrainError> {
         let mut sum = GradientsAccumulator::new();
         let mut pending = Pending::default();
-        // To compute once more what went wrong, if anything does; only routers can be named.
         let mut again: Vec<TokenBatch> = Vec::new();
         let sparse = model.is_sparse();
         for batch in micro_batches {
@@ -67,26 +71,32 @@ impl StepGradients {
         let sum = sum.grads();
         let micro_batches = pending.cross_entropy.len();
         let meters = std::mem::take(&mut pending.meters);
-        let figures = pending
-            .read(&meters, step)
-            .and_then(|mut figures| {
-                let norms = GradientNorms::measure(&sum, model);
-                let norms = norms.map_err(unreadable("gradient norm", step))?;
-                figures.norm = norms.global() / micro_batches as f64;
-                figures.check(step)
-            })
-            .map_err(|error| match error {
-                TrainError::NonFinite { .. } => {
-                    routers::cause(model, &again, step).unwrap_or(error)
-                }
-                error => error,
-            })?;
+        let mut figures = pending.read(&meters, step)?;
+        let norms = GradientNorms::measure(&sum, model);
+        let norms = norms.map_err(unreadable("gradient norm", step))?;
+        figures.norm = norms.global() / micro_batches as f64;
+        figures.norms = norms.each;
+        figures
+            .norms
+            .iter_mut()
+            .for_each(|(_, norm)| *norm /= micro_batches as f64);
         Ok(Self {
             sum,
             micro_batches,
             meters,
+            again,
             figures,
         })
+    }
+
+    /// Refuses a step with a figure that is not finite. `model` is the one it was computed with.
+    ///
+    /// # Errors
+    /// Names the figure, or the router and the token that it comes from.
+    pub fn check(&self, model: &LanguageModel, step: u64) -> Result<(), TrainError> {
+        self.figures
+            .check(step)
+            .map_err(|error| routers::cause(model, &self.again, step).unwrap_or(error))
     }
 
     /// Averages the gradient, clips it to `max_norm`, lets the optimiser take its step and the routers move their selection
@@ -147,6 +157,7 @@ impl Pending {
             balance_loss,
             router_z_loss,
             norm: f64::NAN,
+            norms: Vec::new(),
             routers: meters.health(values),
         })
     }
@@ -154,7 +165,7 @@ impl Pending {
 
 impl StepFigures {
     /// Refuses figures that say that training has gone wrong.
-    fn check(self, step: u64) -> Result<Self, TrainError> {
+    fn check(&self, step: u64) -> Result<(), TrainError> {
         finite("loss", self.loss, step)?;
         for (what, value) in [
             ("balance loss", self.balance_loss),
@@ -164,8 +175,7 @@ impl StepFigures {
         }
         finite("gradient norm", self.norm, step)?;
         let mut routers = self.routers.iter();
-        routers.try_for_each(|router| finite("router entropy", router.entropy, step))?;
-        Ok(self)
+        routers.try_for_each(|router| finite("router entropy", router.entropy, step))
     }
 }
 

@@ -4,7 +4,7 @@
 //! optimiser, and leaves metrics, renderer and interruption to the learner.
 
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use burn::data::dataloader::{DataLoaderIterator, Progress};
@@ -13,19 +13,23 @@ use burn::train::{
     EventProcessorTraining, Interrupter, Learner, LearnerEvent, SupervisedLearningStrategy,
     SupervisedTrainingEventProcessor, TrainLoader, TrainingComponents, TrainingItem, ValidLoader,
 };
-use hybridnorm_moe::RouterHealth;
+use hybridnorm_moe::{ModelConfig, RouterHealth};
 
 use super::console::Console;
 use super::error::TrainError;
+use super::guarding::Judged;
+use super::loader::BatchSource;
 use super::log::{MetricsLog, Record};
 use super::metrics::{Evaluation, StepRecord};
 use super::model::{LanguageModel, Output, TokenBatch};
 use super::routers::{RouterEvent, RouterRecord, RouterWatch};
 use super::run_dir::RunDir;
-use super::step::{StepFigures, StepGradients, finite};
+use super::step::{StepFigures, finite};
 use super::{Evaluate, EvaluationScope};
-use crate::checkpoint::{FORMAT, Snapshot, TrainingState};
-use crate::recipe::{AdamW, Schedule};
+use crate::amount::Amount;
+use crate::checkpoint::{CheckpointError, FORMAT, Snapshot, TrainingState};
+use crate::guard::{GuardConfig, GuardState};
+use crate::recipe::{AdamW, AdamWConfig, Schedule};
 use crate::run::TrainingConfig;
 
 type Events = SupervisedTrainingEventProcessor<LanguageModel>;
@@ -36,12 +40,22 @@ pub(super) struct Session {
     pub schedule: Schedule,
     pub max_grad_norm: f64,
     pub optimizer: AdamW,
+    /// What the optimiser and the model are made from, to begin again.
+    pub recipe: AdamWConfig,
+    pub model: ModelConfig,
+    pub guard: GuardConfig,
+    pub guard_state: GuardState,
     pub run: RunDir,
     pub log: MetricsLog,
     pub watch: RouterWatch,
+    pub source: Arc<dyn BatchSource>,
     pub data: Option<String>,
     pub evaluate: Option<Evaluate>,
     pub console: Console,
+    /// When to stop, if ever.
+    pub ends: Option<Instant>,
+    /// The step this process began at, where its data loader begins.
+    pub first: u64,
     /// Where the run stands.
     pub at: Position,
 }
@@ -59,6 +73,10 @@ pub(super) struct Position {
     pub evaluation: Option<Evaluation>,
     /// The newest checkpoint.
     pub checkpoint: Option<PathBuf>,
+    /// The step of the last checkpoint that this process wrote.
+    pub saved: Option<u64>,
+    /// Whether the time is up.
+    pub out_of_time: bool,
 }
 
 /// The strategy: runs one session, once.
@@ -101,32 +119,29 @@ impl SupervisedLearningStrategy<LanguageModel> for StepLoop {
         let Some(mut session) = take(&self.session) else {
             return (model, events);
         };
-        let (model, result) = session.run(
-            model,
-            &mut *train.iter(),
-            &mut events,
-            &components.interrupter,
-        );
+        let (model, result) = session.run(model, &train, &mut events, &components.interrupter);
         *self.outcome.lock().unwrap_or_else(PoisonError::into_inner) =
             Some(result.map(|()| session));
         (model, events)
     }
 }
 
-/// Whether what is done `every` so many steps is done after `step`.
-fn due(every: u64, step: u64) -> bool {
-    every > 0 && step.is_multiple_of(every)
+/// What came of a stretch of steps.
+enum Stretch {
+    /// The run is over, or was asked to stop.
+    Done,
+    /// It went back to an earlier step.
+    RolledBack,
 }
 
 impl Session {
     fn run(
         &mut self,
         mut model: LanguageModel,
-        batches: &mut dyn DataLoaderIterator<TokenBatch>,
+        train: &TrainLoader<LanguageModel>,
         events: &mut Events,
         interrupter: &Interrupter,
     ) -> (LanguageModel, Result<(), TrainError>) {
-        let started = Instant::now();
         let steps = self.training.steps;
         interrupter.fail_on_error(events.process_train(LearnerEvent::StartSplit {
             epoch_number: 1,
@@ -136,49 +151,113 @@ impl Session {
             let result = self.evaluate_again(&model, events, interrupter);
             return (model, result);
         }
-        let mut stopping = interrupter.should_stop();
-        while self.at.step < steps && !stopping {
-            let step_started = Instant::now();
-            let step = self.at.step + 1;
-            let gradients = match self.gradients(&model, batches, step) {
-                Ok(gradients) => gradients,
-                Err(error) => return (model, Err(error)),
-            };
-            let tokens = step * self.training.tokens_per_step();
-            let lr = self.schedule.at(tokens);
-            let figures = gradients.figures.clone();
-            model = gradients.apply(model, &mut self.optimizer, lr, self.max_grad_norm);
-            let seconds = step_started.elapsed().as_secs_f64();
-            let StepFigures {
-                loss,
-                balance_loss,
-                router_z_loss,
-                norm: grad_norm,
-                routers,
-            } = figures;
-            let with_load = step == steps || due(self.training.eval_every, step);
-            let record = StepRecord {
-                step,
-                tokens,
-                loss,
-                balance_loss,
-                router_z_loss,
-                lr,
-                grad_norm,
-                tokens_per_s: self.training.tokens_per_step() as f64 / seconds,
-                elapsed_s: self.at.elapsed_before + started.elapsed().as_secs_f64(),
-                routers: RouterRecord::of(&routers, with_load),
-            };
-            let watched = self.log.write(&Record::Step(record.clone()));
-            let watched = watched.and_then(|()| self.watch(step, &routers));
-            let after = watched.and_then(|()| self.after_step(&model, record, events, interrupter));
-            match after {
-                Ok(stop) => stopping = stop,
+        let started = Instant::now();
+        loop {
+            let done = self.at.step.saturating_sub(self.first) as usize;
+            let rest = train.slice(done * self.training.accumulation(), train.num_items());
+            let stretch;
+            (model, stretch) = self.stretch(model, &mut *rest.iter(), started, events, interrupter);
+            match stretch {
+                Ok(Stretch::RolledBack) => {}
+                Ok(Stretch::Done) => break,
                 Err(error) => return (model, Err(error)),
             }
         }
         interrupter.fail_on_error(events.process_train(LearnerEvent::EndSplit(1)));
         (model, Ok(()))
+    }
+
+    /// Steps until the run ends, is stopped or goes back.
+    fn stretch(
+        &mut self,
+        mut model: LanguageModel,
+        batches: &mut dyn DataLoaderIterator<TokenBatch>,
+        started: Instant,
+        events: &mut Events,
+        interrupter: &Interrupter,
+    ) -> (LanguageModel, Result<Stretch, TrainError>) {
+        let mut stopping = interrupter.should_stop();
+        while self.at.step < self.training.steps && !stopping {
+            let step_started = Instant::now();
+            let step = self.at.step + 1;
+            let gradients = match self.gradients(&model, batches, step) {
+                Ok(Judged::Good(gradients)) => Some(gradients),
+                Ok(Judged::Skipped) => None,
+                Ok(Judged::RollBack(reason)) => {
+                    let back;
+                    (model, back) = self.roll_back(model, step, reason);
+                    return (model, back.map(|()| Stretch::RolledBack));
+                }
+                Err(error) => return (model, Err(error)),
+            };
+            let tokens = step * self.training.tokens_per_step();
+            let mut figures = None;
+            if let Some(gradients) = gradients {
+                let lr = self.schedule.at(tokens);
+                figures = Some((gradients.figures.clone(), lr));
+                model = gradients.apply(model, &mut self.optimizer, lr, self.max_grad_norm);
+            }
+            let seconds = step_started.elapsed().as_secs_f64();
+            let elapsed_s = self.at.elapsed_before + started.elapsed().as_secs_f64();
+            let record = figures.map(|(figures, lr)| {
+                let StepFigures {
+                    loss,
+                    balance_loss,
+                    router_z_loss,
+                    norm: grad_norm,
+                    routers,
+                    ..
+                } = figures;
+                let with_load =
+                    step == self.training.steps || self.is_due(self.training.eval_every, step);
+                let record = StepRecord {
+                    step,
+                    tokens,
+                    loss,
+                    balance_loss,
+                    router_z_loss,
+                    lr,
+                    grad_norm,
+                    tokens_per_s: self.training.tokens_per_step() as f64 / seconds,
+                    elapsed_s,
+                    routers: RouterRecord::of(&routers, with_load),
+                };
+                (record, routers)
+            });
+            let told = record.map_or(Ok(()), |(record, routers)| {
+                self.log.write(&Record::Step(record.clone()))?;
+                self.watch(step, &routers)?;
+                self.tell(record, events, interrupter);
+                Ok(())
+            });
+            self.at.step = step;
+            let after =
+                told.and_then(|()| self.after_step(&model, tokens, elapsed_s, events, interrupter));
+            match after {
+                Ok(stop) => stopping = stop,
+                Err(error) => return (model, Err(error)),
+            }
+        }
+        (model, Ok(Stretch::Done))
+    }
+
+    /// Whether what is done `every` so much is done after `step`.
+    fn is_due(&self, every: Amount, step: u64) -> bool {
+        every.is_due(step, self.training.tokens_per_step())
+    }
+
+    /// Hands the figures of a step to Burn's learner.
+    fn tell(&mut self, record: StepRecord, events: &mut Events, interrupter: &Interrupter) {
+        let step = record.step;
+        let lr = record.lr.into();
+        self.at.loss = Some(record.loss);
+        let item = TrainingItem::new(
+            Output::Record(record),
+            self.progress(step),
+            Some(step as usize),
+            Some(lr),
+        );
+        interrupter.fail_on_error(events.process_train(LearnerEvent::ProcessedItem(item)));
     }
 
     /// Tells of routers that have collapsed or recovered in `step`.
@@ -202,51 +281,26 @@ impl Session {
         Ok(())
     }
 
-    /// Forward and backward passes over the micro-batches of `step`. The weights are not touched.
-    fn gradients(
-        &self,
-        model: &LanguageModel,
-        batches: &mut dyn DataLoaderIterator<TokenBatch>,
-        step: u64,
-    ) -> Result<StepGradients, TrainError> {
-        let wrong = |problem: String| TrainError::Batch { step, problem };
-        let micro_batches = (0..self.training.accumulation()).map(|_| match batches.next() {
-            Some(batch) => batch.map_err(|error| wrong(error.to_string())),
-            None => Err(wrong("the loader ended".to_string())),
-        });
-        StepGradients::of(model, micro_batches, step)
-    }
-
-    /// Reports, evaluates and saves as configured. True if the run is to stop here.
+    /// Evaluates and saves as configured. True if the run is to stop here.
     fn after_step(
         &mut self,
         model: &LanguageModel,
-        record: StepRecord,
+        tokens: u64,
+        elapsed_s: f64,
         events: &mut Events,
         interrupter: &Interrupter,
     ) -> Result<bool, TrainError> {
-        let StepRecord { step, tokens, .. } = record;
-        self.at.step = step;
-        self.at.loss = Some(record.loss);
-        let elapsed_s = record.elapsed_s;
-        let lr = record.lr.into();
-        let item = TrainingItem::new(
-            Output::Record(record),
-            self.progress(),
-            Some(step as usize),
-            Some(lr),
-        );
-        interrupter.fail_on_error(events.process_train(LearnerEvent::ProcessedItem(item)));
-
+        let step = self.at.step;
         let last = step == self.training.steps;
         // A stop asked for after this line is seen after the next step.
-        let stopping = interrupter.should_stop();
+        self.at.out_of_time = !last && self.ends.is_some_and(|ends| Instant::now() >= ends);
+        let stopping = interrupter.should_stop() || self.at.out_of_time;
         if last {
             // What has been trained is safe before anything else may fail.
             interrupter.fail_on_error(events.flush());
             self.save(model, tokens, elapsed_s)?;
         }
-        if last || (due(self.training.eval_every, step) && !stopping) {
+        if last || (self.is_due(self.training.eval_every, step) && !stopping) {
             let scope = if last {
                 EvaluationScope::Final
             } else {
@@ -265,16 +319,19 @@ impl Session {
         }
         if last {
             self.log.sync()?;
-        } else if stopping || due(self.training.checkpoint_every, step) {
+        } else if stopping || self.is_due(self.training.checkpoint_every, step) {
             interrupter.fail_on_error(events.flush());
             self.save(model, tokens, elapsed_s)?;
+        }
+        if self.at.saved == Some(step) {
+            self.retire();
         }
         Ok(stopping)
     }
 
-    fn progress(&self) -> Progress {
+    fn progress(&self, step: u64) -> Progress {
         Progress::new(
-            self.at.step as usize,
+            step as usize,
             self.training.steps as usize,
             Some("steps".to_string()),
         )
@@ -302,7 +359,7 @@ impl Session {
         self.at.evaluation = Some(evaluation);
         let item = TrainingItem::new(
             Output::Record(evaluation),
-            self.progress(),
+            self.progress(step),
             Some(step as usize),
             None,
         );
@@ -347,6 +404,7 @@ impl Session {
             elapsed_s,
             config_blake3: blake3::hash(config.as_bytes()).to_hex().to_string(),
             data: self.data.clone(),
+            guard: self.guard_state.clone(),
             program: env!("CARGO_PKG_VERSION").to_string(),
         };
         let snapshot = Snapshot {
@@ -359,10 +417,40 @@ impl Session {
         self.console
             .note(&format!("checkpoint {}", generation.dir.display()));
         self.at.checkpoint = Some(generation.dir);
-        if let Err(error) = store.retire(self.training.keep_checkpoints) {
+        self.at.saved = Some(generation.step);
+        Ok(())
+    }
+
+    /// Deletes checkpoints that are no longer to be kept: all but the newest, the best, and every so many.
+    fn retire(&self) {
+        let TrainingConfig {
+            keep_checkpoints,
+            keep_best,
+            keep_every,
+            ..
+        } = self.training;
+        let store = self.run.checkpoints();
+        let best = || -> Result<Option<u64>, CheckpointError> {
+            let generations = store.generations()?;
+            let scored = generations.iter().filter_map(|generation| {
+                Some((
+                    self.log.evaluations().get(&generation.step)?,
+                    generation.step,
+                ))
+            });
+            // Of equals, the newest.
+            let best = scored.min_by(|a, b| a.0.total_cmp(b.0).then(b.1.cmp(&a.1)));
+            Ok(best.map(|(_, step)| step))
+        };
+        let best = if keep_best { best() } else { Ok(None) };
+        let retired = best.and_then(|best| {
+            store.retire(keep_checkpoints, |generation| {
+                best == Some(generation.step) || self.is_due(keep_every, generation.step)
+            })
+        });
+        if let Err(error) = retired {
             // A full set of old checkpoints is no reason to end a run.
             self.console.note(&format!("warning: {error}"));
         }
-        Ok(())
     }
 }

@@ -1,14 +1,14 @@
 //! Gradient norms: per parameter, and over all of them.
 
-use burn::module::{Module, ModuleVisitor, Param};
+use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
 use burn::tensor::{FloatDType, Tensor, TensorReadError};
 
 /// L2 norms of one step's gradients, in the order of the module's parameters.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GradientNorms {
-    /// One norm for each parameter that has a gradient.
-    pub each: Vec<f64>,
+    /// The norm of each parameter that has a gradient.
+    pub each: Vec<(ParamId, f64)>,
 }
 
 impl GradientNorms {
@@ -22,6 +22,7 @@ impl GradientNorms {
     ) -> Result<Self, TensorReadError> {
         let mut visitor = SquareSums {
             grads,
+            ids: Vec::new(),
             sums: Vec::new(),
         };
         module.visit(&mut visitor);
@@ -30,24 +31,31 @@ impl GradientNorms {
         }
         let sums: Vec<f32> = Tensor::cat(visitor.sums, 0).try_into_vec_as()?;
         Ok(Self {
-            each: sums.into_iter().map(|sum| f64::from(sum).sqrt()).collect(),
+            each: visitor
+                .ids
+                .into_iter()
+                .zip(sums.into_iter().map(|sum| f64::from(sum).sqrt()))
+                .collect(),
         })
     }
 
     /// The norm over all parameters, as if they were one long vector.
     pub fn global(&self) -> f64 {
-        self.each.iter().map(|norm| norm * norm).sum::<f64>().sqrt()
+        let squares = self.each.iter().map(|(_, norm)| norm * norm);
+        squares.sum::<f64>().sqrt()
     }
 }
 
 struct SquareSums<'a> {
     grads: &'a GradientsParams,
+    ids: Vec<ParamId>,
     sums: Vec<Tensor<1>>,
 }
 
 impl ModuleVisitor for SquareSums<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if let Some(grad) = self.grads.get::<D>(param.id) {
+            self.ids.push(param.id);
             self.sums.push(grad.cast(FloatDType::F32).square().sum());
         }
     }

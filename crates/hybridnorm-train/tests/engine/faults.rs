@@ -114,7 +114,7 @@ fn a_loss_that_is_not_finite_ends_the_run_before_the_weights_are_touched(#[case]
     let mut config = tiny::config(20, 4);
     // Logits so large that f32 overflows in the second step at the latest.
     config.schedule.lr = 1e30;
-    config.training.checkpoint_every = 0;
+    config.training.checkpoint_every = 0.into();
     let error = tiny::run(config, dir.path(), device, false).unwrap_err();
     assert!(matches!(error, TrainError::NonFinite { .. }), "{error}");
     assert!(!dir.path().join("checkpoints").exists());

@@ -1,6 +1,7 @@
 //! The engine as a whole: resume, accumulation, damaged checkpoints, refusals.
 
 mod faults;
+mod guards;
 mod progress;
 mod refusals;
 mod resume;

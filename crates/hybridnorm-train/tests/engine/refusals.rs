@@ -70,7 +70,7 @@ fn what_does_not_change_the_mathematics_may_change(#[case] device: &Device) {
     let dir = TempDir::new().unwrap();
     let mut config = tiny::config(4, 4);
     tiny::run_until(config.clone(), dir.path(), device, 2).unwrap();
-    config.training.checkpoint_every = 1;
+    config.training.checkpoint_every = 1.into();
     config.training.keep_checkpoints = 2;
     tiny::run(config.clone(), dir.path(), device, true).unwrap();
     assert_eq!(stored_config(dir.path()).unwrap(), config);
@@ -136,10 +136,10 @@ fn a_run_in_use_is_refused() {
     let dir = TempDir::new().unwrap();
     let config = tiny::config(2, 4);
     let open = RunDir::create(dir.path(), &config).unwrap();
-    let error = RunDir::resume(dir.path(), &config).unwrap_err();
+    let error = RunDir::resume(dir.path(), &config, &[]).unwrap_err();
     assert!(matches!(error, TrainError::Locked { .. }), "{error}");
     drop(open);
-    RunDir::resume(dir.path(), &config).unwrap();
+    RunDir::resume(dir.path(), &config, &[]).unwrap();
 }
 
 #[test]

@@ -22,8 +22,8 @@ fn unbalanced() -> RunConfig {
     sparse.losses.balance = 0.0;
     let mut config = tiny::sparse(STEPS, 4);
     config.training.seq = 16;
-    config.training.eval_every = 0;
-    config.training.checkpoint_every = 0;
+    config.training.eval_every = 0.into();
+    config.training.checkpoint_every = 0.into();
     config.sparse = Some(sparse);
     config
 }
@@ -97,7 +97,7 @@ fn events(run: &Path) -> Vec<(u64, usize, bool)> {
             collapsed,
             ..
         } => Some((step, layer, collapsed)),
-        Record::Step(_) | Record::Evaluation { .. } => None,
+        _ => None,
     };
     tiny::records(run).into_iter().filter_map(event).collect()
 }

@@ -70,9 +70,9 @@ fn a_resumed_sparse_run_equals_a_straight_one_bit_for_bit(
 fn selection_biases_follow_the_load_and_nothing_else(#[case] device: &Device) {
     let dir = TempDir::new().unwrap();
     let mut config = eventful(6, 2);
-    config.training.checkpoint_every = 1;
+    config.training.checkpoint_every = 1.into();
     config.training.keep_checkpoints = 0;
-    config.training.eval_every = 1;
+    config.training.eval_every = 1.into();
     config.optimizer.weight_decay = 0.5;
     tiny::run(config, dir.path(), device, false).unwrap();
     let mut expected = [[0.0; 4]; 2];
@@ -106,7 +106,7 @@ fn accumulated_sparse_micro_batches_equal_one_batch_to_rounding(#[case] device: 
         let dir = TempDir::new().unwrap();
         let mut config = tiny::sparse(2, micro_batch);
         config.sparse.as_mut().unwrap().losses.balance = 0.0;
-        config.training.checkpoint_every = 1;
+        config.training.checkpoint_every = 1.into();
         tiny::run(config, dir.path(), device, false).unwrap();
         let first = tiny::step_records(dir.path()).remove(0);
         (first, tiny::tensors(dir.path(), 1, FILES[1]))
@@ -214,7 +214,7 @@ fn checkpoints_name_parameters_without_the_kind_of_layer(#[case] device: &Device
     let dir = TempDir::new().unwrap();
     let mut config = tiny::sparse(2, 4);
     config.sparse.as_mut().unwrap().layers = SparseLayers::Every(2);
-    config.training.eval_every = 0;
+    config.training.eval_every = 0.into();
     tiny::run(config, dir.path(), device, false).unwrap();
     let weights: BTreeMap<String, usize> = tiny::tensors(dir.path(), 2, FILES[0])
         .into_iter()

@@ -15,6 +15,7 @@ use hybridnorm_train::engine::{
     BatchSource, Console, Evaluation, Record, RunDir, StepRecord, TrainError, TrainRequest,
     TrainSummary, train,
 };
+use hybridnorm_train::guard::GuardState;
 use hybridnorm_train::recipe::Moments;
 use hybridnorm_train::run::{RunConfig, ScheduleConfig, TrainingConfig};
 
@@ -47,13 +48,14 @@ impl BatchSource for Hashed {
 pub fn config(steps: u64, micro_batch: usize) -> RunConfig {
     RunConfig {
         data: Default::default(),
+        guard: Default::default(),
         training: TrainingConfig {
             steps,
             seq: 8,
             batch: 4,
             micro_batch,
-            eval_every: 2,
-            checkpoint_every: 2,
+            eval_every: 2.into(),
+            checkpoint_every: 2.into(),
             ..Default::default()
         },
         schedule: ScheduleConfig {
@@ -101,6 +103,7 @@ pub fn begin_with(
         elapsed_s: 0.0,
         config_blake3: String::new(),
         data: None,
+        guard: GuardState::default(),
         program: "test".to_string(),
     };
     run.checkpoints().save(&snapshot, &state).unwrap();
@@ -144,6 +147,8 @@ pub fn request(config: RunConfig, dir: &Path, device: &Device, resume: bool) -> 
         run_dir: dir.to_path_buf(),
         device: device.clone(),
         resume,
+        allow: Vec::new(),
+        max_time: None,
         batches: Arc::new(batches),
         evaluate: Some(Box::new(|_, _| {
             Ok(Evaluation {
@@ -224,7 +229,7 @@ pub fn records(run: &Path) -> Vec<Record> {
 pub fn step_records(run: &Path) -> Vec<StepRecord> {
     let step = |record| match record {
         Record::Step(record) => Some(record),
-        Record::Evaluation { .. } | Record::Router { .. } => None,
+        _ => None,
     };
     records(run).into_iter().filter_map(step).collect()
 }
