@@ -1,0 +1,120 @@
+//! kill -9, wherever it strikes.
+
+use std::process::Stdio;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::{RUN, checkpoint, damages, inspect};
+use crate::place::Place;
+
+/// Killed runs; each is then resumed to its end.
+const RUNS: u64 = 30;
+/// A checkpoint after each of so many steps: most of the time goes into saving.
+const STEPS: u64 = 24;
+
+/// Thirty runs, each killed at a random instant of its life: no checkpoint is damaged, and the resumed run ends in the same bytes.
+#[test]
+fn thirty_runs_killed_at_random_lose_nothing() {
+    let place = Place::new();
+    let args = format!("{RUN} --steps {STEPS} --checkpoint-every 1 --keep 3");
+    let began = Instant::now();
+    place.succeed(&format!("{args} --out whole"));
+    let life = began.elapsed();
+    let expected = checkpoint(&place.path("whole"), STEPS);
+
+    let mut random = ChaCha8Rng::seed_from_u64(6198);
+    let (mut alive, mut in_a_save, mut never_began) = (0, 0, 0);
+    for run in 0..RUNS {
+        let name = format!("killed-{run}");
+        let mut child = place
+            .command(&format!("{args} --out {name}"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        sleep(life.mul_f64(random.random::<f64>()));
+        child.kill().unwrap();
+        let status = child.wait().unwrap();
+        alive += u64::from(!status.success());
+        if !place.path(&name).join("config.toml").exists() {
+            // Killed before there was a run: it can simply be started.
+            never_began += 1;
+            place.succeed(&format!("{args} --out {name}"));
+        } else {
+            let found = inspect(&place, &name);
+            assert!(
+                damages(&found).iter().all(|(_, damage)| damage.is_none()),
+                "{found}"
+            );
+            in_a_save += u64::from(
+                found["unfinished"]
+                    .as_array()
+                    .is_some_and(|u| !u.is_empty()),
+            );
+            place.succeed(&format!("--out {name} --resume"));
+        }
+        assert!(
+            checkpoint(&place.path(&name), STEPS) == expected,
+            "{name}: other bytes"
+        );
+        std::fs::remove_dir_all(place.path(&name)).unwrap();
+    }
+    println!(
+        "{RUNS} runs of {life:.0?}: {alive} killed alive, {in_a_save} of them in a save, {never_began} before the first step"
+    );
+    assert!(alive > RUNS / 2, "{alive}");
+    assert!(life > Duration::from_millis(10));
+}
+
+/// The same with gradients accumulated, and with experts.
+#[test]
+fn killed_in_the_middle_of_accumulation_or_among_experts() {
+    let place = Place::new();
+    for (config, extra) in [("tiny.toml", "--micro-batch 1"), ("sparse.toml", "")] {
+        let args =
+            format!("--config {config} {extra} --eval-every 0 --steps 40 --checkpoint-every 3");
+        place.succeed(&format!("{args} --out whole-{config}"));
+        let name = format!("killed-{config}");
+        let mut child = place
+            .command(&format!("{args} --out {name}"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let log = place.path(&name).join("metrics.jsonl");
+        let began = Instant::now();
+        while std::fs::read_to_string(&log)
+            .unwrap_or_default()
+            .lines()
+            .count()
+            < 10
+        {
+            assert!(began.elapsed() < Duration::from_secs(60), "no progress");
+            sleep(Duration::from_millis(1));
+        }
+        child.kill().unwrap();
+        assert!(!child.wait().unwrap().success());
+        place.succeed(&format!("--out {name} --resume"));
+        let [whole, killed] = [format!("whole-{config}"), name].map(|run| {
+            let run = place.path(&run);
+            (checkpoint(&run, 40), figures(&run))
+        });
+        assert!(whole == killed, "{config}");
+    }
+}
+
+/// Every figure of every step that does not speak of time.
+fn figures(run: &std::path::Path) -> Vec<serde_json::Value> {
+    let log = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    let record = |line: &str| -> serde_json::Value {
+        let mut record: serde_json::Value = serde_json::from_str(line).unwrap();
+        for time in ["elapsed_s", "tokens_per_s"] {
+            record.as_object_mut().unwrap().remove(time);
+        }
+        record
+    };
+    log.lines().map(record).collect()
+}
