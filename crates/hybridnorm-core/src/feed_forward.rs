@@ -123,7 +123,8 @@ impl DenseFeedForward {
 
     /// As [`FeedForward::forward`], in a pass of a model that has other feed-forward layers too.
     pub fn forward_in<R>(&self, x: Tensor<3>, pass: &mut Pass<R>) -> Tensor<3> {
-        let h = pass.keep(Op::InputProjection, self.input.forward(x));
+        let h = pass.linear(&self.input, x);
+        let h = pass.keep(Op::InputProjection, h);
         let h = match self.activation {
             Activation::SwiGlu => {
                 let (value, gate) = self.halves(h);
@@ -136,7 +137,8 @@ impl DenseFeedForward {
             Activation::Gelu => gelu(h),
             Activation::Relu => activation::relu(h),
         };
-        self.output.forward(pass.keep(Op::Activation, h))
+        let h = pass.keep(Op::Activation, h);
+        pass.linear(&self.output, h)
     }
 
     /// (value, gate), each `[batch, seq, d_ff]`.

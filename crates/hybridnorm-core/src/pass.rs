@@ -1,6 +1,8 @@
 //! One forward pass: what its layers share (mask, rotary tables, key/value cache) and what they report.
 
-use burn::tensor::{Bool, Device, Int, Tensor};
+use burn::nn::Linear;
+use burn::tensor::module::linear;
+use burn::tensor::{Bool, Device, FloatDType, Int, Tensor};
 
 use crate::attention::cache::KvCache;
 use crate::attention::mask;
@@ -39,6 +41,7 @@ pub struct Pass<R = ()> {
     layer: Option<usize>,
     branch: Option<Branch>,
     noise: Option<u64>,
+    products: Option<FloatDType>,
     /// What the feed-forward layers reported, in layer order.
     pub reports: Vec<R>,
 }
@@ -73,6 +76,7 @@ impl<R> Pass<R> {
             layer: None,
             branch: None,
             noise: None,
+            products: None,
             reports: Vec::new(),
         }
     }
@@ -89,6 +93,55 @@ impl<R> Pass<R> {
     pub fn with_noise(mut self, seed: u64) -> Self {
         self.noise = Some(seed);
         self
+    }
+
+    /// Multiplies matrices in `dtype`, where `Some`: both factors are rounded to it and the product is rounded back, as are gradients on
+    /// their way. Everything else stays in the type of its input: parameters, norms, rotations, softmax, routers, the residual stream.
+    #[must_use]
+    pub fn with_products(mut self, dtype: Option<FloatDType>) -> Self {
+        self.products = dtype;
+        self
+    }
+
+    /// The type that matrices are multiplied in; `None` for that of the factors.
+    pub fn products(&self) -> Option<FloatDType> {
+        self.products
+    }
+
+    /// `layer` on `x`, its product in [the type](Self::with_products) of this pass, its bias added in that of `x`.
+    ///
+    /// # Shapes
+    /// - `x` `[.., d_in]`, output `[.., d_out]`
+    pub fn linear<const D: usize>(&self, layer: &Linear, x: Tensor<D>) -> Tensor<D> {
+        let Some(dtype) = self.products else {
+            return layer.forward(x);
+        };
+        let back = x.dtype();
+        let weight = layer.weight.val().cast(dtype);
+        let out = linear(x.cast(dtype), weight, None).cast(back);
+        match &layer.bias {
+            Some(bias) => out + bias.val().unsqueeze(),
+            None => out,
+        }
+    }
+
+    /// `a·b`, in [the type](Self::with_products) of this pass.
+    pub fn matmul<const D: usize>(&self, a: Tensor<D>, b: Tensor<D>) -> Tensor<D> {
+        self.product(a, b, Tensor::matmul)
+    }
+
+    /// A product of `a` and `b` by any other rule, in [the type](Self::with_products) of this pass.
+    pub fn product<const A: usize, const B: usize>(
+        &self,
+        a: Tensor<A>,
+        b: Tensor<B>,
+        rule: impl FnOnce(Tensor<A>, Tensor<B>) -> Tensor<A>,
+    ) -> Tensor<A> {
+        let Some(dtype) = self.products else {
+            return rule(a, b);
+        };
+        let back = a.dtype();
+        rule(a.cast(dtype), b.cast(dtype)).cast(back)
     }
 
     /// The seed of the noise, if this pass is to have any.

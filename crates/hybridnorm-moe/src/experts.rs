@@ -64,9 +64,14 @@ impl Experts {
     /// - output `[R, D]`
     #[allow(non_snake_case)]
     pub fn forward<R>(&self, x_RD: Tensor<2>, groups: &Groups, pass: &mut Pass<R>) -> Tensor<2> {
-        let gate_RF = grouped_matmul(x_RD.clone(), self.gate.val(), groups);
-        let up_RF = grouped_matmul(x_RD, self.up.val(), groups);
+        let product = |x_R: Tensor<2>, weights_E: Tensor<3>, pass: &Pass<R>| {
+            pass.product(x_R, weights_E, |x_R, weights_E| {
+                grouped_matmul(x_R, weights_E, groups)
+            })
+        };
+        let gate_RF = product(x_RD.clone(), self.gate.val(), pass);
+        let up_RF = product(x_RD, self.up.val(), pass);
         let h_RF = pass.keep(Op::Activation, activation::silu(gate_RF) * up_RF);
-        grouped_matmul(h_RF, self.down.val(), groups)
+        product(h_RF, self.down.val(), pass)
     }
 }

@@ -162,7 +162,10 @@ impl FeedForward for SparseFeedForward {
         pass.reports.push(routing);
         let y_BTD = y_ND.reshape([batch, seq, d_model]);
         match &self.shared {
-            Some(shared) => y_BTD + shared.forward_in(x_BTD, &mut Pass::<()>::causal()),
+            Some(shared) => {
+                let mut own = Pass::<()>::causal().with_products(pass.products());
+                y_BTD + shared.forward_in(x_BTD, &mut own)
+            }
             None => y_BTD,
         }
     }

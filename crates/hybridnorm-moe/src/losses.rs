@@ -81,6 +81,21 @@ impl LossConfig {
             z: weighted(self.z, z_loss),
         }
     }
+
+    /// What one layer adds to the losses [`of`](Self::of) `all`: the parts of all layers sum up to those, values and gradients, so that
+    /// layers can be differentiated one at a time. `routing` is that layer's entry of `all`, or the same computed again.
+    ///
+    /// # Panics
+    /// As [`of`](Self::of).
+    pub fn part_of(&self, routing: &Routing, all: &[Routing]) -> Auxiliary {
+        let weighted = |weight: f64, part: Part| {
+            (weight != 0.0).then(|| part(routing, all, self.convention) * weight)
+        };
+        Auxiliary {
+            balance: weighted(self.balance, load_balancing_part),
+            z: weighted(self.z, z_loss_part),
+        }
+    }
 }
 
 /// The auxiliary losses of one forward pass, times their weights, each `[1]`; `None` where there is nothing to add.
@@ -105,32 +120,7 @@ impl Auxiliary {
 /// # Panics
 /// As [`LossConfig::of`]; and for no layers.
 pub fn load_balancing(reports: &[Routing], convention: LossConvention) -> Tensor<1> {
-    let (layers, tokens, experts) = sizes(reports);
-    let shares: Vec<Tensor<1>> = reports.iter().map(mean_probabilities).collect();
-    let device = shares[0].device();
-    let counts = |load: Vec<f64>| {
-        let data = TensorData::new(load, [experts]);
-        Tensor::<1>::from_data(data, (&device, shares[0].dtype()))
-    };
-    match convention {
-        LossConvention::Authors => {
-            let factor = experts as f64 / (layers * tokens * reports[0].top_k()) as f64;
-            let terms = reports.iter().zip(&shares).map(|(routing, share)| {
-                let load = routing.load.iter().map(|n| *n as f64 * factor).collect();
-                (counts(load) * share.clone()).sum()
-            });
-            Tensor::cat(terms.collect(), 0).sum()
-        }
-        LossConvention::HuggingFace => {
-            let factor = experts as f64 / (layers * tokens) as f64;
-            let load = (0..experts).map(|e| {
-                reports.iter().map(|routing| routing.load[e]).sum::<usize>() as f64 * factor
-            });
-            let load = counts(load.collect());
-            let share = Tensor::stack::<2>(shares, 0).mean_dim(0).reshape([experts]);
-            (load * share).sum()
-        }
-    }
+    sum_of_parts(reports, convention, load_balancing_part)
 }
 
 /// Router z-loss without its weight, `[1]`; right for logits of any size.
@@ -138,18 +128,53 @@ pub fn load_balancing(reports: &[Routing], convention: LossConvention) -> Tensor
 /// # Panics
 /// As [`LossConfig::of`]; and for no layers.
 pub fn z_loss(reports: &[Routing], convention: LossConvention) -> Tensor<1> {
-    let (layers, tokens, _) = sizes(reports);
-    let squares = reports.iter().map(|routing| {
-        let logits = routing.logits.clone();
-        let max = logits.clone().detach().max_dim(1);
-        let lse = (logits - max.clone()).exp().sum_dim(1).log() + max;
-        lse.square().sum()
-    });
+    sum_of_parts(reports, convention, z_loss_part)
+}
+
+type Part = fn(&Routing, &[Routing], LossConvention) -> Tensor<1>;
+
+fn sum_of_parts(reports: &[Routing], convention: LossConvention, part: Part) -> Tensor<1> {
+    let parts = reports.iter();
+    let parts = parts.map(|routing| part(routing, reports, convention));
+    Tensor::cat(parts.collect(), 0).sum()
+}
+
+/// What `routing`, one of the layers of `all`, adds to load balancing.
+fn load_balancing_part(
+    routing: &Routing,
+    all: &[Routing],
+    convention: LossConvention,
+) -> Tensor<1> {
+    let (layers, tokens, experts) = sizes(all);
+    let (load, factor): (Vec<f64>, f64) = match convention {
+        LossConvention::Authors => {
+            let load = routing.load.iter().map(|n| *n as f64).collect();
+            let factor = experts as f64 / (layers * tokens * routing.top_k()) as f64;
+            (load, factor)
+        }
+        LossConvention::HuggingFace => {
+            let load = |e: usize| all.iter().map(|other| other.load[e]).sum::<usize>() as f64;
+            let factor = experts as f64 / (layers * tokens) as f64 / layers as f64;
+            ((0..experts).map(load).collect(), factor)
+        }
+    };
+    let share = mean_probabilities(routing);
+    let load = load.into_iter().map(|n| n * factor).collect();
+    let load = TensorData::new(load, [experts]);
+    (Tensor::<1>::from_data(load, (&share.device(), share.dtype())) * share).sum()
+}
+
+/// What `routing`, one of the layers of `all`, adds to the router z-loss.
+fn z_loss_part(routing: &Routing, all: &[Routing], convention: LossConvention) -> Tensor<1> {
+    let (layers, tokens, _) = sizes(all);
     let divisor = match convention {
-        LossConvention::Authors => layers * tokens * reports[0].top_k(),
+        LossConvention::Authors => layers * tokens * routing.top_k(),
         LossConvention::HuggingFace => layers * tokens,
     };
-    Tensor::cat(squares.collect(), 0).sum() / divisor as f64
+    let logits = routing.logits.clone();
+    let max = logits.clone().detach().max_dim(1);
+    let lse = (logits - max.clone()).exp().sum_dim(1).log() + max;
+    lse.square().sum() / divisor as f64
 }
 
 /// `[E]`

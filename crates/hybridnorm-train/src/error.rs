@@ -146,6 +146,7 @@ impl Error {
             Self::Train(error) => match error {
                 TrainError::Checkpoint(error) => checkpoint_code(error),
                 TrainError::Config(_)
+                | TrainError::Precision { .. }
                 | TrainError::RunExists { .. }
                 | TrainError::NoRun { .. }
                 | TrainError::Locked { .. }

@@ -7,6 +7,7 @@ use hybridnorm_moe::{ModelConfig, SparseConfig};
 use serde::{Deserialize, Serialize};
 
 use crate::amount::Amount;
+use crate::engine::{Precision, Recompute, Stages};
 use crate::guard::GuardConfig;
 use crate::recipe::{AdamWConfig, Schedule, ScheduleShape};
 
@@ -71,6 +72,14 @@ pub struct TrainingConfig {
     pub batch: usize,
     /// Sequences in one forward and backward pass; divides `batch`, the quotient is accumulated and averaged.
     pub micro_batch: usize,
+    /// What matrices are multiplied in: `f32` or `bf16`. All else is f32 either way: parameters, optimiser state, norms, softmax, routers,
+    /// losses, evaluations.
+    pub precision: Precision,
+    /// Which activations are computed a second time instead of being kept: `none`, or `block` for less memory and one more forward pass.
+    pub recompute: Recompute,
+    /// Rows of logits that exist at once; absent, as many as make 128 MiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub logit_rows: Option<usize>,
     /// Seed of the data order. The initialisation has its own, in `model.init.seed`.
     pub seed: u64,
     /// Between two evaluations on the validation split; 0 evaluates at the end only.
@@ -94,6 +103,9 @@ impl Default for TrainingConfig {
             seq: 256,
             batch: 8,
             micro_batch: 8,
+            precision: Precision::F32,
+            recompute: Recompute::None,
+            logit_rows: None,
             seed: 6198,
             eval_every: Amount::Steps(100),
             eval_sequences: 64,
@@ -109,6 +121,15 @@ impl TrainingConfig {
     /// Tokens in an optimiser step.
     pub fn tokens_per_step(&self) -> u64 {
         (self.batch * self.seq) as u64
+    }
+
+    /// How a forward and backward pass is divided.
+    pub fn stages(&self) -> Stages {
+        Stages {
+            recompute: self.recompute,
+            logit_rows: self.logit_rows,
+            precision: self.precision,
+        }
     }
 
     /// Micro-batches in an optimiser step.
@@ -167,6 +188,10 @@ impl RunConfig {
             ("training.seq", t.seq as u64),
             ("training.batch", t.batch as u64),
             ("training.micro_batch", t.micro_batch as u64),
+            (
+                "training.logit_rows",
+                t.logit_rows.map_or(1, |rows| rows as u64),
+            ),
         ] {
             if value == 0 {
                 return Err(ConfigError::new(field, value, "at least 1"));

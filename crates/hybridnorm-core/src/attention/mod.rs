@@ -198,7 +198,7 @@ impl Attention {
     pub fn forward<R>(&self, x: Tensor<3>, pass: &mut Pass<R>) -> Tensor<3> {
         let [batch, seq, _] = x.dims();
         let (h, k, d) = self.settings.heads;
-        let mut qkv = self.qkv.forward(x);
+        let mut qkv = pass.linear(&self.qkv, x);
         if let Some(clip) = self.settings.clip_qkv {
             qkv = qkv.clamp(-clip, clip);
         }
@@ -207,7 +207,8 @@ impl Attention {
         let query = qkv.clone().narrow(2, 0, h);
         let key = qkv.clone().narrow(2, h, k);
         let value = qkv.narrow(2, h + k, k);
-        self.output.forward(self.attend(query, key, value, pass))
+        let context = self.attend(query, key, value, pass);
+        pass.linear(&self.output, context)
     }
 
     /// The inner attention (eq. 5, 43–48): norms, rotation, softmax, context norm; everything between the two
@@ -245,14 +246,15 @@ impl Attention {
         let s = key.dims()[2];
         // The G queries of a group stand below each other, so keys and values are never repeated.
         let query = (query * self.settings.scale).reshape([b, k, h / k * t, d]);
-        let mut scores = query.matmul(key.swap_dims(2, 3)).reshape([b, h, t, s]);
+        let scores = pass.matmul(query, key.swap_dims(2, 3));
+        let mut scores = scores.reshape([b, h, t, s]);
         if let Some(cap) = self.settings.softcap {
             scores = softcap(scores, cap);
         }
         let scores = pass.keep(Op::Scores, scores);
         let scores = scores.mask_fill(mask.expand([b, h, t, s]), f32::NEG_INFINITY);
         let weights = pass.keep(Op::Softmax, activation::softmax(scores, 3));
-        let context = weights.reshape([b, k, h / k * t, s]).matmul(value);
+        let context = pass.matmul(weights.reshape([b, k, h / k * t, s]), value);
         let context = pass.keep(Op::Context, context.reshape([b, h, t, d]));
         let context = context.swap_dims(1, 2);
         apply(&self.norms.context, context, Op::ContextNorm, pass).reshape([b, t, h * d])

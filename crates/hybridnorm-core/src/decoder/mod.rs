@@ -50,7 +50,8 @@ impl<F: FeedForward> Decoder<F> {
     /// As [`forward`](Self::forward), in a pass of the caller's: document masking, a cache, a trace.
     pub fn forward_in(&self, tokens: Tensor<2, Int>, pass: &mut Pass<F::Report>) -> Tensor<3> {
         let hidden = self.hidden(tokens, pass);
-        pass.keep(Op::Logits, self.logits(hidden))
+        let logits = self.logits_in(hidden, pass);
+        pass.keep(Op::Logits, logits)
     }
 
     /// The stream before the head.
@@ -60,22 +61,57 @@ impl<F: FeedForward> Decoder<F> {
     /// - output `[batch, seq, d_model]`
     pub fn hidden(&self, tokens: Tensor<2, Int>, pass: &mut Pass<F::Report>) -> Tensor<3> {
         let [_, seq] = tokens.dims();
+        let mut x = self.embed(tokens, pass);
+        for layer in 0..self.blocks.len() {
+            x = self.forward_block(layer, x, pass);
+        }
+        if let Some(cache) = pass.cache_mut() {
+            cache.advance(seq);
+        }
+        self.normalise(x, pass)
+    }
+
+    /// The stream before the first block: what [`hidden`](Self::hidden) begins with.
+    ///
+    /// # Shapes
+    /// - `tokens` `[batch, seq]`
+    /// - output `[batch, seq, d_model]`
+    pub fn embed(&self, tokens: Tensor<2, Int>, pass: &mut Pass<F::Report>) -> Tensor<3> {
         let mut x = self.embedding.forward(tokens);
         if let Some(scale) = self.embedding_scale {
             x = x * scale;
         }
         x = pass.keep(Op::Embedding, x);
-        if let Some(norm) = &self.embedding_norm {
-            x = pass.keep(Op::EmbeddingNorm, norm.forward(x));
+        match &self.embedding_norm {
+            Some(norm) => pass.keep(Op::EmbeddingNorm, norm.forward(x)),
+            None => x,
         }
-        for (layer, block) in self.blocks.iter().enumerate() {
-            pass.enter_layer(Some(layer));
-            x = block.forward(x, pass);
-        }
+    }
+
+    /// Block `layer`, from 0, on the stream before it.
+    ///
+    /// # Shapes
+    /// - input and output `[batch, seq, d_model]`
+    ///
+    /// # Panics
+    /// When there is no such block.
+    pub fn forward_block(
+        &self,
+        layer: usize,
+        x: Tensor<3>,
+        pass: &mut Pass<F::Report>,
+    ) -> Tensor<3> {
+        pass.enter_layer(Some(layer));
+        let x = self.blocks[layer].forward(x, pass);
         pass.enter_layer(None);
-        if let Some(cache) = pass.cache_mut() {
-            cache.advance(seq);
-        }
+        x
+    }
+
+    /// The final norm on the stream behind the last block: what [`hidden`](Self::hidden) ends with.
+    ///
+    /// # Shapes
+    /// - input and output `[batch, seq, d_model]`
+    pub fn normalise(&self, x: Tensor<3>, pass: &mut Pass<F::Report>) -> Tensor<3> {
         match &self.final_norm {
             Some(norm) => pass.keep(Op::FinalNorm, norm.forward(x)),
             None => x,
@@ -88,11 +124,16 @@ impl<F: FeedForward> Decoder<F> {
     /// - `hidden` `[batch, seq, d_model]`
     /// - output `[batch, seq, padded_vocab_size]`
     pub fn logits(&self, hidden: Tensor<3>) -> Tensor<3> {
+        self.logits_in(hidden, &Pass::causal())
+    }
+
+    /// As [`logits`](Self::logits), in a pass of the caller's.
+    pub fn logits_in(&self, hidden: Tensor<3>, pass: &Pass<F::Report>) -> Tensor<3> {
         let [batch, seq, d_model] = hidden.dims();
         let hidden = hidden.reshape([batch * seq, d_model]);
         let logits = match &self.head {
-            Some(head) => head.forward(hidden),
-            None => hidden.matmul(self.embedding.weight.val().transpose()),
+            Some(head) => pass.linear(head, hidden),
+            None => pass.matmul(hidden, self.embedding.weight.val().transpose()),
         };
         let [_, vocab] = logits.dims();
         let mut logits = logits.reshape([batch, seq, vocab]);

@@ -11,7 +11,7 @@ use super::preset_run::{DEFAULT_PRESET, preset_run};
 use crate::amount::{Amount, count};
 use crate::data::{DEFAULT_MAX_BYTES, Tokenizer};
 use crate::device::{DEVICES, DeviceSpec};
-use crate::engine::stored_config;
+use crate::engine::{Precision, Recompute, stored_config};
 use crate::error::Error;
 use crate::guard::Action;
 use crate::presets;
@@ -52,6 +52,12 @@ pub struct RunFlags {
     /// Tokens in a sequence
     #[arg(long, value_name = "N")]
     seq: Option<usize>,
+    /// What matrices are multiplied in: f32, bf16
+    #[arg(long, value_name = "TYPE")]
+    precision: Option<Precision>,
+    /// What is computed twice to save memory: none, block
+    #[arg(long, value_name = "WHAT")]
+    recompute: Option<Recompute>,
     /// Highest learning rate
     #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
     lr: Option<f64>,
@@ -188,6 +194,8 @@ impl RunFlags {
         let training = &mut config.training;
         set(&mut training.steps, &self.steps);
         self.overlay_batch(training)?;
+        set(&mut training.precision, &self.precision);
+        set(&mut training.recompute, &self.recompute);
         set(&mut training.eval_every, &self.eval_every);
         set(&mut training.checkpoint_every, &self.checkpoint_every);
         set(&mut training.keep_checkpoints, &self.keep);

@@ -8,6 +8,7 @@ use burn::train::TrainingError;
 use hybridnorm_core::ConfigError;
 use hybridnorm_moe::RoutingError;
 
+use super::precision::Precision;
 use crate::checkpoint::CheckpointError;
 
 /// Why [`train`](super::train) failed.
@@ -16,6 +17,16 @@ pub enum TrainError {
     /// The configuration asks for something impossible.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The device cannot compute in the type that was asked for.
+    #[error(
+        "training.precision is {precision}, which this device cannot compute in: it has {found}"
+    )]
+    Precision {
+        /// What was asked for.
+        precision: Precision,
+        /// What could be asked for here.
+        found: String,
+    },
     /// A checkpoint could not be written or read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),

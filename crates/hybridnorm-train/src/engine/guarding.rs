@@ -145,6 +145,7 @@ impl Session {
         let mut back = || -> Result<LanguageModel, TrainError> {
             let store = self.run.checkpoints();
             let fresh = LanguageModel::new(&self.model, &device)?;
+            let fresh = fresh.with_stages(self.training.stages());
             self.optimizer = AdamW::new(self.recipe.clone(), &fresh);
             let data = self.data.as_deref();
             let (model, found) =

@@ -22,10 +22,12 @@ mod loader;
 mod log;
 mod metrics;
 mod model;
+mod precision;
 mod restore;
 mod routers;
 mod run_dir;
 mod signals;
+mod stages;
 mod step;
 mod strategy;
 mod unlogged;
@@ -45,11 +47,13 @@ pub use loader::{BatchSource, LoaderShape, TokenLoader};
 pub use log::{MetricsLog, Record};
 pub use metrics::{Evaluation, StepRecord};
 pub use model::{LanguageModel, MicroBatch, Output, TokenBatch};
+pub use precision::Precision;
 pub use routers::RouterRecord;
 pub use run_dir::{
     CHECKPOINTS, CONFIG, Difference, INCIDENTS, METRICS, RunDir, differing_fields, stored_config,
 };
 pub use signals::interrupt_on_signals;
+pub use stages::{Recompute, Stages};
 pub(crate) use step::StepGradients;
 
 use crate::recipe::AdamW;
@@ -153,7 +157,9 @@ pub fn train(request: TrainRequest) -> Result<TrainSummary, TrainError> {
     } else {
         device.autodiff()
     };
-    let mut model = LanguageModel::new(&config.model_config(), &device)?;
+    config.training.precision.check(&device)?;
+    let model = LanguageModel::new(&config.model_config(), &device)?;
+    let mut model = model.with_stages(config.training.stages());
     let mut optimizer = AdamW::new(config.optimizer.clone(), &model);
     let data = batches.identity();
     let mut position = None;

@@ -9,6 +9,7 @@ use hybridnorm_core::{ConfigError, Decoder, Pass, loss};
 use hybridnorm_moe::{FeedForwardLayer, LossConfig, ModelConfig, Routing};
 
 use super::metrics::{Evaluation, StepRecord};
+use super::stages::{Recompute, Stages};
 
 /// A [`Decoder`], dense or sparse, that implements Burn's [`TrainStep`] and [`InferenceStep`].
 #[derive(Module, Debug)]
@@ -17,7 +18,13 @@ pub struct LanguageModel {
     pub decoder: Decoder<FeedForwardLayer>,
     /// What is added to the loss in training where there are sparse layers.
     #[module(skip)]
-    losses: LossConfig,
+    pub(super) losses: LossConfig,
+    /// How a pass is divided in training.
+    #[module(skip)]
+    pub(super) stages: Stages,
+    /// Columns of the logits.
+    #[module(skip)]
+    pub(super) vocab: usize,
 }
 
 /// Sequences to predict, each one token longer than the model's input.
@@ -63,7 +70,15 @@ impl LanguageModel {
                 Some(sparse) => sparse.losses.clone(),
                 None => LossConfig::default(),
             },
+            stages: Stages::default(),
+            vocab: config.decoder.padded_vocab_size,
         })
+    }
+
+    /// Divides the passes of training.
+    #[must_use]
+    pub fn with_stages(self, stages: Stages) -> Self {
+        Self { stages, ..self }
     }
 
     /// Whether any layer is sparse.
@@ -72,6 +87,11 @@ impl LanguageModel {
         blocks
             .iter()
             .any(|block| block.feed_forward.as_sparse().is_some())
+    }
+
+    /// The pass to train on `batch`.
+    pub(super) fn pass(&self, batch: &TokenBatch) -> Pass<Routing> {
+        batch.pass().with_products(self.stages.precision.products())
     }
 
     /// Mean cross-entropy in nats per token: positions `0..seq` predict `1..=seq`.
@@ -93,6 +113,26 @@ impl LanguageModel {
 }
 
 impl TokenBatch {
+    /// `[batch, seq]`
+    pub(super) fn input(&self) -> Tensor<2, Int> {
+        let [_, length] = self.tokens.dims();
+        self.tokens.clone().narrow(1, 0, length - 1)
+    }
+
+    /// `[batch, seq]`: the token after each of the input.
+    pub(super) fn targets(&self) -> Tensor<2, Int> {
+        let [_, length] = self.tokens.dims();
+        self.tokens.clone().narrow(1, 1, length - 1)
+    }
+
+    /// The same on the device below autodiff.
+    pub(super) fn without_autodiff(self) -> Self {
+        Self {
+            tokens: self.tokens.inner(),
+            ..self
+        }
+    }
+
     /// The pass to train on it.
     pub(super) fn pass(&self) -> Pass<Routing> {
         match self.noise {
@@ -107,7 +147,14 @@ impl TrainStep for LanguageModel {
     type Output = Output<StepRecord>;
 
     fn step(&self, batch: TokenBatch) -> TrainOutput<Self::Output> {
-        let mut pass = batch.pass();
+        let [sequences, length] = batch.tokens.dims();
+        let rows = sequences * (length - 1);
+        if self.stages.recompute == Recompute::Block || self.stages.rows(rows, self.vocab) < rows {
+            let (grads, micro_batch) = self.in_stages(&batch);
+            let item = Output::MicroBatch(Box::new(micro_batch));
+            return TrainOutput { grads, item };
+        }
+        let mut pass = self.pass(&batch);
         let cross_entropy = self.loss_in(batch, &mut pass);
         let auxiliary = self.losses.of(&pass.reports);
         let loss = auxiliary.add_to(cross_entropy.clone());

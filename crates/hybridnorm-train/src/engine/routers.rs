@@ -71,7 +71,13 @@ impl RouterMeters {
 
     /// What [`health`](Self::health) takes, each `[1]`, on the device and without autodiff.
     pub fn entropies(&self) -> impl Iterator<Item = Tensor<1>> {
-        self.0.iter().map(|(_, meter)| meter.entropy().inner())
+        self.0.iter().map(|(_, meter)| {
+            let entropy = meter.entropy();
+            match entropy.device().is_autodiff() {
+                true => entropy.inner(),
+                false => entropy,
+            }
+        })
     }
 
     /// The health of each layer, given its entropy.
@@ -166,7 +172,7 @@ pub(super) fn cause(
     step: u64,
 ) -> Option<TrainError> {
     for (index, batch) in micro_batches.iter().enumerate() {
-        let mut pass = batch.pass().traced();
+        let mut pass = model.pass(batch).traced();
         model.loss_in(batch.clone(), &mut pass);
         let routings = std::mem::take(&mut pass.reports);
         let trace = pass.into_trace()?;

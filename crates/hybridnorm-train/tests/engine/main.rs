@@ -7,4 +7,5 @@ mod refusals;
 mod resume;
 mod routers;
 mod sparse;
+mod stages;
 mod tiny;
