@@ -6,7 +6,7 @@ pub mod amount;
 pub mod bench;
 pub mod checkpoint;
 pub mod cli;
-pub mod data;
+pub use hybridnorm_data as data;
 pub use hybridnorm_device as device;
 pub mod engine;
 pub mod error;

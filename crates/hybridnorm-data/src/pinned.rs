@@ -113,9 +113,10 @@ pub(super) fn lock_candidates() -> Vec<PathBuf> {
                 .map(|directory| directory.join("Cargo.lock")),
         );
     }
-    // The workspace; then the package itself, which is where `cargo install` unpacks its lock.
+    // The workspace; then the program's package beside this one, which is where `cargo install` unpacks its lock.
+    let program = format!("../{OWN_PACKAGE}-{}", env!("CARGO_PKG_VERSION"));
     candidates.push(built_in.join("../../Cargo.lock"));
-    candidates.push(built_in.join("Cargo.lock"));
+    candidates.push(built_in.join(program).join("Cargo.lock"));
     candidates
 }
 
@@ -159,7 +160,7 @@ pub(super) mod tests {
 
     const REGISTRY: &str = "registry+https://github.com/rust-lang/crates.io-index";
 
-    pub(in crate::data) fn lock(packages: &[(&str, &str)]) -> Lockfile {
+    pub(crate) fn lock(packages: &[(&str, &str)]) -> Lockfile {
         let mut text = "version = 4\n".to_owned();
         for (name, version) in packages {
             text += &format!(

@@ -231,7 +231,7 @@ pub(super) mod tests {
 
     /// Words `a` and `b`, an unknown token, and a gap before the end of document at id 9. It asks for truncation to
     /// one token and for padding to six, both of which must be ignored.
-    pub(in crate::data) const WORDS: &str = r#"{
+    pub(crate) const WORDS: &str = r#"{
         "version": "1.0",
         "truncation": {"direction": "Right", "max_length": 1, "strategy": "LongestFirst", "stride": 0},
         "padding": {"strategy": {"Fixed": 6}, "direction": "Right", "pad_to_multiple_of": null,
@@ -242,7 +242,7 @@ pub(super) mod tests {
         "model": {"type": "WordLevel", "vocab": {"a": 0, "b": 1, "?": 2, "</s>": 9}, "unk_token": "?"}
     }"#;
 
-    pub(in crate::data) fn words(json: &str) -> (tempfile::TempDir, Result<Tokenizer, DataError>) {
+    pub(crate) fn words(json: &str) -> (tempfile::TempDir, Result<Tokenizer, DataError>) {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("tokenizer.json");
         std::fs::write(&path, json).unwrap();

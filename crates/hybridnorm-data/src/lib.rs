@@ -8,6 +8,7 @@
 //! Two rules hold everywhere. A training batch is a pure function of (corpus, seed, step), so nothing
 //! about the data order is ever saved. And a validation window knows how many UTF-8 bytes stand behind
 //! its targets, so that bits per byte means the same under every tokenizer.
+#![warn(missing_docs)]
 
 mod batches;
 mod corpus;
