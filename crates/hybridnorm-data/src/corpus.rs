@@ -1,17 +1,19 @@
 //! A corpus: documents in a fixed order, and the hash that names them.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-
-use serde::Deserialize;
-use walkdir::WalkDir;
+use std::path::Path;
+use std::sync::Arc;
 
 use super::DataError;
+use super::input::{Files, Format, READABLE, Reading, Records};
 
-/// One text that stands on its own: a file, or one line of a `.jsonl` file.
+/// UTF-8 bytes that a document read whole into memory may have: 1 GiB.
+const MAX_DOCUMENT_BYTES: usize = 1 << 30;
+
+/// One text that stands on its own: a file, one line of a `.jsonl` file, or one row of a `.parquet` file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Document {
-    /// Where it comes from: a path relative to the corpus with `/` between parts, and `:LINE` in a `.jsonl` file.
+    /// Where it comes from: a path relative to the corpus with `/` between parts, and `:LINE` or `:ROW` from 1
+    /// in a file of many.
     pub name: String,
     /// The text, never blank.
     pub text: String,
@@ -44,43 +46,47 @@ pub struct Corpus {
 }
 
 impl Corpus {
-    /// Reads a file, or a directory with everything below it.
+    /// Reads a file, a directory with everything below it, or the files that match a pattern.
     ///
-    /// A `.txt` or `.md` file is one document; in a `.jsonl` file each line is one, its text in the field
-    /// `text`. Inside a directory other extensions are left out, and counted in [`Corpus::notes`]. Links are
-    /// followed, directories of earlier runs of this program are not entered. Files are ordered by their path relative to the directory, compared as bytes with `/`
-    /// between parts, which is the same order on every platform. Blank documents and blank lines are dropped.
+    /// A `.txt` or `.md` file is one document; in a `.jsonl` file each line is one, its text in the field `text`, in a
+    /// `.parquet` file each row, its text in the column `text`. All but Parquet may be packed as `.gz` or `.zst`. Inside
+    /// a directory other extensions are left out, and counted in [`Corpus::notes`]. [`Files::find`] says in which order
+    /// files are read. Blank documents and blank lines are dropped.
     ///
     /// # Errors
     ///
-    /// A path that does not exist or cannot be read, a file of another kind, text that is not UTF-8, a line
-    /// that is not a JSON object with a string `text`, or no text at all.
+    /// A path that does not exist or cannot be read, a file of another kind, text that is not UTF-8, a document of more
+    /// than 1 GiB, a line that is not a JSON object with a string `text`, or no text at all.
     pub fn from_path(path: &Path) -> Result<Self, DataError> {
-        if !path.exists() {
-            return Err(DataError::Missing {
-                path: path.to_owned(),
-            });
-        }
-        let (files, ignored) = list(path)?;
+        let Files { files, ignored } = Files::find(&[path.to_owned()])?;
+        let reading = Reading {
+            skip: 0,
+            max_document_bytes: MAX_DOCUMENT_BYTES,
+            bytes_read: Arc::default(),
+        };
         let mut documents = Vec::new();
         let mut sources = Vec::new();
         let mut blank = 0usize;
-        for File { name, path, format } in files {
-            let text = read_utf8(&path)?;
-            let mut read = match format {
-                Format::Text => vec![Document {
-                    name: name.clone(),
-                    text,
-                }],
-                Format::JsonLines => read_json_lines(&path, &name, &text)?,
-            };
-            let all = read.len();
-            read.retain(|document| !document.text.trim().is_empty());
-            blank += all - read.len();
-            if !read.is_empty() {
-                let bytes = read.iter().map(|document| document.text.len() as u64).sum();
+        for file in files {
+            let mut bytes = 0;
+            for record in Records::open(&file, &reading)? {
+                let record = record?;
+                if record.text.trim().is_empty() {
+                    blank += 1;
+                    continue;
+                }
+                bytes += record.text.len() as u64;
+                documents.push(Document {
+                    name: match file.format {
+                        Format::Text => file.name.clone(),
+                        _ => format!("{}:{}", file.name, record.number + 1),
+                    },
+                    text: record.text,
+                });
+            }
+            if bytes > 0 {
+                let name = file.name;
                 sources.push(Source { name, bytes });
-                documents.append(&mut read);
             }
         }
         if documents.is_empty() {
@@ -90,9 +96,7 @@ impl Corpus {
         }
         let mut notes = Vec::new();
         if ignored > 0 {
-            notes.push(format!(
-                "left out files that are neither .txt, .md nor .jsonl: {ignored}"
-            ));
+            notes.push(format!("left out files that are not {READABLE}: {ignored}"));
         }
         if blank > 0 {
             notes.push(format!("left out blank documents: {blank}"));
@@ -134,129 +138,11 @@ impl Corpus {
     }
 }
 
-#[derive(Clone, Copy)]
-enum Format {
-    Text,
-    JsonLines,
-}
-
-impl Format {
-    fn of(path: &Path) -> Option<Self> {
-        let extension = path.extension()?.to_str()?.to_ascii_lowercase();
-        match extension.as_str() {
-            "txt" | "md" => Some(Self::Text),
-            "jsonl" => Some(Self::JsonLines),
-            _ => None,
-        }
-    }
-}
-
-struct File {
-    name: String,
-    path: PathBuf,
-    format: Format,
-}
-
-/// The files to read in order, and how many others a directory holds.
-fn list(root: &Path) -> Result<(Vec<File>, usize), DataError> {
-    if !root.is_dir() {
-        let format = Format::of(root).ok_or_else(|| DataError::Unsupported {
-            path: root.to_owned(),
-        })?;
-        let name = root
-            .file_name()
-            .unwrap_or(root.as_os_str())
-            .to_string_lossy()
-            .into_owned();
-        let path = root.to_owned();
-        return Ok((vec![File { name, path, format }], 0));
-    }
-    let mut files = Vec::new();
-    let mut ignored = 0;
-    let walk = WalkDir::new(root).follow_links(true).into_iter();
-    for entry in walk.filter_entry(|entry| !is_run(entry.path())) {
-        let entry = entry.map_err(|error| DataError::Read {
-            path: error.path().unwrap_or(root).to_owned(),
-            source: error.into(),
-        })?;
-        if !entry.file_type().is_file() {
-            continue;
-        }
-        match Format::of(entry.path()) {
-            Some(format) => files.push(File {
-                name: relative_name(root, entry.path()),
-                path: entry.into_path(),
-                format,
-            }),
-            None => ignored += 1,
-        }
-    }
-    files.sort_by(|a, b| (&a.name, &a.path).cmp(&(&b.name, &b.path)));
-    Ok((files, ignored))
-}
-
-/// Whether `dir` is a run of this program, whose logs are no text to learn from.
-fn is_run(dir: &Path) -> bool {
-    dir.join("config.toml").is_file() && dir.join("metrics.jsonl").is_file()
-}
-
-/// `path` below `root` with `/` between its parts on every platform.
-pub(super) fn relative_name(root: &Path, path: &Path) -> String {
-    let parts: Vec<_> = path
-        .strip_prefix(root)
-        .unwrap_or(path)
-        .components()
-        .map(|part| part.as_os_str().to_string_lossy())
-        .collect();
-    parts.join("/")
-}
-
-fn read_utf8(path: &Path) -> Result<String, DataError> {
-    let bytes = fs::read(path).map_err(|source| DataError::Read {
-        path: path.to_owned(),
-        source,
-    })?;
-    let mut text = String::from_utf8(bytes).map_err(|error| DataError::InvalidUtf8 {
-        path: path.to_owned(),
-        offset: error.utf8_error().valid_up_to(),
-    })?;
-    // A byte order mark belongs to the file, not to its text.
-    if text.starts_with('\u{feff}') {
-        text.drain(..'\u{feff}'.len_utf8());
-    }
-    Ok(text)
-}
-
-fn read_json_lines(path: &Path, name: &str, text: &str) -> Result<Vec<Document>, DataError> {
-    #[derive(Deserialize)]
-    struct Line {
-        text: Option<String>,
-    }
-    let mut documents = Vec::new();
-    for (index, line) in text.lines().enumerate() {
-        if line.trim().is_empty() {
-            continue;
-        }
-        let number = index + 1;
-        let parsed: Line = serde_json::from_str(line).map_err(|error| DataError::BadLine {
-            path: path.to_owned(),
-            line: number,
-            message: error.to_string(),
-        })?;
-        let text = parsed.text.ok_or_else(|| DataError::MissingText {
-            path: path.to_owned(),
-            line: number,
-        })?;
-        documents.push(Document {
-            name: format!("{name}:{number}"),
-            text,
-        });
-    }
-    Ok(documents)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::io::Write;
+
     use rstest::rstest;
 
     use super::*;
@@ -308,7 +194,7 @@ mod tests {
         assert_eq!(
             corpus.notes,
             [
-                "left out files that are neither .txt, .md nor .jsonl: 1",
+                "left out files that are not .txt, .md or .jsonl (each also with .gz or .zst) or .parquet: 1",
                 "left out blank documents: 2"
             ]
         );
@@ -361,5 +247,35 @@ mod tests {
         assert!(matches!(missing, DataError::Missing { .. }), "{missing}");
         let empty = Corpus::from_path(directory.path()).unwrap_err();
         assert!(matches!(empty, DataError::Empty { .. }), "{empty}");
+    }
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), Default::default());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    #[test]
+    fn packed_files_hold_the_same_documents() {
+        let lines: &[u8] = b"{\"text\": \"three\"}\n{\"text\": \"four\"}\n";
+        let (first, second) = lines.split_at(25);
+        let plain = directory(&[("a.txt", b"one"), ("b.jsonl", lines)]);
+        let packed = directory(&[
+            ("a.txt.gz", &gzip(b"one")),
+            // Two members, two frames: both formats allow to append.
+            ("b.jsonl.gz", &[gzip(first), gzip(second)].concat()),
+        ]);
+        let frames = [first, second].map(|part| zstd::encode_all(part, 3).unwrap());
+        let zst = directory(&[
+            ("a.txt.zst", &zstd::encode_all(&b"one"[..], 3).unwrap()),
+            ("b.jsonl.zst", &frames.concat()),
+        ]);
+        let texts = |directory: &tempfile::TempDir| -> Vec<String> {
+            let corpus = Corpus::from_path(directory.path()).unwrap();
+            corpus.documents.into_iter().map(|d| d.text).collect()
+        };
+        assert_eq!(texts(&plain), ["one", "three", "four"]);
+        assert_eq!(texts(&packed), texts(&plain));
+        assert_eq!(texts(&zst), texts(&plain));
     }
 }

@@ -1,22 +1,24 @@
 //! What can go wrong between a path and a batch.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use thiserror::Error;
+
+use super::input::READABLE;
 
 /// A refusal of the data pipeline. Each message is one line and names what, where, and what to do.
 #[derive(Debug, Error)]
 pub enum DataError {
     /// Nothing stands at the path.
-    #[error("{} does not exist: give a file (.txt, .md or .jsonl) or a directory of them", path.display())]
+    #[error("{} does not exist: give a file ({READABLE}), a directory of them, or a pattern", path.display())]
     Missing {
         /// The path as it was given.
         path: PathBuf,
     },
 
     /// A file was named whose extension no reader takes.
-    #[error("{} has an unsupported extension: expected .txt, .md or .jsonl", path.display())]
+    #[error("{} has an unsupported extension: expected {READABLE}", path.display())]
     Unsupported {
         /// The file as it was given.
         path: PathBuf,
@@ -24,7 +26,7 @@ pub enum DataError {
 
     /// The path holds no text.
     #[error(
-        "no text found under {}: expected .txt, .md or .jsonl files with field `text`",
+        "no text found under {}: expected files {READABLE}, with their text in `text`",
         path.display()
     )]
     Empty {
@@ -71,6 +73,83 @@ pub enum DataError {
         path: PathBuf,
         /// Line number, from 1.
         line: usize,
+    },
+
+    /// A pattern that is none, or that matches nothing.
+    #[error("the pattern `{pattern}`: {message}")]
+    BadPattern {
+        /// The pattern as it was given.
+        pattern: String,
+        /// What is wrong with it.
+        message: String,
+    },
+
+    /// A document, or the line it stands in, is longer than is allowed.
+    #[error(
+        "{}:{line}: more than {limit} bytes, which is the most that a document may have: \
+         divide it, or raise the limit",
+        path.display()
+    )]
+    TooLong {
+        /// The file.
+        path: PathBuf,
+        /// Line or row number, from 1.
+        line: u64,
+        /// Bytes that are allowed.
+        limit: usize,
+    },
+
+    /// A Parquet file cannot be read, or has no usable column `text`.
+    #[error("{}, row {row}: {message}", path.display())]
+    BadParquet {
+        /// The file.
+        path: PathBuf,
+        /// Row number from 1; 0 is the file as a whole.
+        row: u64,
+        /// What the reader said.
+        message: String,
+    },
+
+    /// The operating system refused to write something.
+    #[error("cannot write {}: {source}", path.display())]
+    Write {
+        /// The file or directory.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+
+    /// A prepared folder, or a file of token ids, is not what it must be.
+    #[error("{}: {message}", path.display())]
+    BadShard {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and what was expected.
+        message: String,
+    },
+
+    /// A folder holds what another preparation left there.
+    #[error(
+        "{} holds a preparation with another {field}: {found}, not {expected}: \
+         give the same inputs and flags, or another folder",
+        path.display()
+    )]
+    OtherPreparation {
+        /// The folder.
+        path: PathBuf,
+        /// What differs.
+        field: &'static str,
+        /// What the folder was begun with.
+        found: String,
+        /// What is asked for now.
+        expected: String,
+    },
+
+    /// Another process is preparing the same folder.
+    #[error("{} is being prepared by another process: wait for it, or give another folder", path.display())]
+    Busy {
+        /// The folder.
+        path: PathBuf,
     },
 
     /// The default corpus cannot be put together on this machine.
@@ -127,9 +206,9 @@ pub enum DataError {
         /// `training` or `validation`.
         split: &'static str,
         /// How many tokens it has.
-        tokens: usize,
+        tokens: u64,
         /// How many one sequence needs.
-        needed: usize,
+        needed: u64,
     },
 
     /// The corpus is too small for both sides of the split.
@@ -158,6 +237,27 @@ pub enum DataError {
 }
 
 impl DataError {
+    pub(super) fn read(path: &Path, source: io::Error) -> Self {
+        Self::Read {
+            path: path.to_owned(),
+            source,
+        }
+    }
+
+    pub(super) fn write(path: &Path, source: io::Error) -> Self {
+        Self::Write {
+            path: path.to_owned(),
+            source,
+        }
+    }
+
+    pub(super) fn shard(path: &Path, message: impl Into<String>) -> Self {
+        Self::BadShard {
+            path: path.to_owned(),
+            message: message.into(),
+        }
+    }
+
     /// The default corpus is not on this machine, and why.
     pub(super) fn no_default_corpus(reason: String) -> Self {
         Self::NoDefaultCorpus { reason }

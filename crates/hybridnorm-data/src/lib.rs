@@ -14,22 +14,37 @@ mod batches;
 mod corpus;
 mod error;
 mod generated;
+mod input;
+mod mixture;
 mod permutation;
 mod pinned;
+mod prepare;
 mod registry;
+mod repetition;
+mod shards;
+mod source;
 mod split;
 mod store;
 mod tokenizer;
 mod validation;
 
-pub use batches::Batches;
+pub use batches::{Batches, StepBatch};
 pub use corpus::{Corpus, Document, Source};
 pub use error::DataError;
+pub use input::{Compression, Files, Format, InputFile, Reading, Record, Records};
+pub use mixture::Mixture;
 pub use permutation::Permutation;
+pub use prepare::{DEFAULT_MAX_DOCUMENT_BYTES, DEFAULT_SHARD_TOKENS, Preparation, Progress};
 pub use registry::DEFAULT_MAX_BYTES;
+pub use repetition::repeats;
+pub use shards::{
+    FileRecord, INDEX_FILE, Index, Input, Shard, ShardedHeldOut, Shards, Side, TokenFiles,
+    TokenizerRecord, Width,
+};
+pub use source::TokenSource;
 pub use split::{
     SplitRule, TextSplit, TokenSplit, TokenizedCorpus, VALIDATION_FRACTION, ValidationSplit,
 };
 pub use store::TokenStore;
 pub use tokenizer::{Encoding, HuggingFace, Tokenizer};
-pub use validation::{Validation, ValidationBatch};
+pub use validation::{HeldOut, Validation, ValidationBatch};

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use cargo_lock::Lockfile;
 use walkdir::WalkDir;
 
-use super::corpus::relative_name;
 use super::generated::looks_generated;
+use super::input::relative_name;
 use super::pinned::{CRATES, find_lock, lock_candidates, newest_versions};
 use super::{Corpus, DataError, Document, Source};
 

@@ -1,10 +1,8 @@
 //! Token ids in memory, two bytes each where the vocabulary allows it.
 
+use super::{DataError, TokenSource};
+
 /// A sequence of token ids, kept as `u16` until an id needs more.
-///
-/// It is read as a ring: [`TokenStore::window`] wraps past the end. Since every document is followed by the
-/// end-of-document id, what stands before the first token is then an end-of-document id, which is exactly
-/// the context a first token should have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TokenStore {
     /// Every id is below 65536.
@@ -67,25 +65,24 @@ impl TokenStore {
             (store, Self::U32(more)) => store.extend(more),
         }
     }
+}
 
-    /// `count` ids from `start` on, wrapping past the end to the beginning. Empty when the store is.
-    #[must_use]
-    pub fn window(&self, start: usize, count: usize) -> Vec<u32> {
-        let length = self.len();
-        if length == 0 {
-            return Vec::new();
-        }
-        let mut ids = Vec::with_capacity(count);
-        let mut position = start % length;
-        while ids.len() < count {
-            let end = length.min(position + count - ids.len());
-            match self {
-                Self::U16(all) => ids.extend(all[position..end].iter().copied().map(u32::from)),
-                Self::U32(all) => ids.extend_from_slice(&all[position..end]),
+impl TokenSource for TokenStore {
+    fn tokens(&self) -> u64 {
+        self.len() as u64
+    }
+
+    fn read(&self, start: u64, ids: &mut [u32]) -> Result<(), DataError> {
+        let range = start as usize..start as usize + ids.len();
+        match self {
+            Self::U16(all) => {
+                for (id, &stored) in ids.iter_mut().zip(&all[range]) {
+                    *id = u32::from(stored);
+                }
             }
-            position = 0;
+            Self::U32(all) => ids.copy_from_slice(&all[range]),
         }
-        ids
+        Ok(())
     }
 }
 
@@ -120,17 +117,8 @@ mod tests {
         ] {
             let mut store = first.clone();
             store.append(second);
-            assert_eq!(store.window(0, 2), expected);
+            assert_eq!(store.window(0, 2).unwrap(), expected);
             assert_eq!(store.len(), 2);
         }
-    }
-
-    #[test]
-    fn a_window_wraps_as_often_as_it_must() {
-        let store = TokenStore::U16(vec![0, 1, 2]);
-        assert_eq!(store.window(1, 2), [1, 2]);
-        assert_eq!(store.window(2, 3), [2, 0, 1]);
-        assert_eq!(store.window(5, 7), [2, 0, 1, 2, 0, 1, 2]);
-        assert_eq!(TokenStore::default().window(3, 2), Vec::<u32>::new());
     }
 }

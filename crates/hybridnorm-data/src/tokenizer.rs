@@ -216,6 +216,15 @@ impl Tokenizer {
         }
     }
 
+    /// The `tokenizer.json` it was read from.
+    #[must_use]
+    pub fn file(&self) -> Option<&Path> {
+        match self {
+            Self::Byte => None,
+            Self::HuggingFace(tokenizer) => Some(&tokenizer.path),
+        }
+    }
+
     fn refusal(&self, action: &'static str, error: impl std::fmt::Display) -> DataError {
         DataError::Tokenize {
             name: self.name(),

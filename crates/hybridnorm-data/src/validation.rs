@@ -1,23 +1,65 @@
 //! Validation windows: every held-out token a target exactly once, with its bytes accounted for.
 
+use std::ops::Range;
+
 use super::batches::require_positive;
-use super::{DataError, ValidationSplit};
+use super::{DataError, TokenSource, ValidationSplit};
+
+/// Held-out tokens with the text behind each.
+pub trait HeldOut {
+    /// The tokens: each document's, followed by the end-of-document id.
+    fn tokens(&self) -> &dyn TokenSource;
+
+    /// The bytes that the tokens at the positions `range` stand for.
+    ///
+    /// # Errors
+    ///
+    /// They cannot be read.
+    fn text(&self, range: Range<u64>) -> Result<Vec<u8>, DataError>;
+}
+
+impl HeldOut for ValidationSplit {
+    fn tokens(&self) -> &dyn TokenSource {
+        &*self.split.tokens
+    }
+
+    fn text(&self, range: Range<u64>) -> Result<Vec<u8>, DataError> {
+        let before = |position: u64| match position {
+            0 => 0,
+            _ => self.ends[position as usize - 1],
+        };
+        Ok(self.text[before(range.start)..before(range.end)].to_vec())
+    }
+}
 
 /// The held-out tokens cut into consecutive windows of `seq` targets, the last of which may be shorter.
 ///
 /// The first input of a window is the token before its first target; before the first token of all stands the
 /// end-of-document id. When windows are capped, those taken are spread evenly over the split, and
 /// [`Validation::text`] and [`Validation::bytes`] speak of these windows only, so that whatever is scored on that
-/// text is scored on what the model is scored on.
+/// text is scored on what the model is scored on. The windows taken, and no others, are held in memory.
 ///
 /// Bits per byte is the sum of the cross-entropy over all targets in nats, divided by `ln 2` and by
 /// [`Validation::bytes`]. End-of-document targets count in the sum and stand for 0 bytes: a model pays for saying
 /// where a document ends, which a compressor of the bare text does not.
 #[derive(Debug, Clone)]
 pub struct Validation {
-    split: ValidationSplit,
     seq: usize,
-    windows: Vec<usize>,
+    windows: Vec<Window>,
+}
+
+#[derive(Debug, Clone)]
+struct Window {
+    /// The first input, then the targets.
+    ids: Vec<u32>,
+    /// The bytes behind the targets.
+    text: Vec<u8>,
+}
+
+impl Window {
+    fn targets(&self) -> usize {
+        self.ids.len() - 1
+    }
 }
 
 /// Some windows side by side.
@@ -32,19 +74,20 @@ pub struct ValidationBatch {
 }
 
 impl Validation {
-    /// Windows of `seq` targets over `split`; at most `max_windows` of them when given, evenly spaced.
+    /// Windows of `seq` targets over `held_out`; at most `max_windows` of them when given, evenly spaced.
     ///
     /// # Errors
     ///
-    /// `seq` or `max_windows` is 0, or the split has fewer than two tokens.
+    /// `seq` or `max_windows` is 0, `held_out` has fewer than two tokens, or it cannot be read.
     pub fn new(
-        split: ValidationSplit,
+        held_out: &dyn HeldOut,
         seq: usize,
         max_windows: Option<usize>,
     ) -> Result<Self, DataError> {
         require_positive("seq", seq)?;
         require_positive("maximum of validation windows", max_windows.unwrap_or(1))?;
-        let tokens = split.split.tokens.len();
+        let source = held_out.tokens();
+        let tokens = source.tokens();
         if tokens < 2 {
             return Err(DataError::TooShort {
                 split: "validation",
@@ -52,16 +95,23 @@ impl Validation {
                 needed: 2,
             });
         }
-        let total = tokens.div_ceil(seq);
-        let count = max_windows.unwrap_or(total).min(total);
-        // `u128`, since the product of two lengths need not fit.
-        let windows = (0..count)
-            .map(|k| (k as u128 * total as u128 / count as u128) as usize)
-            .collect();
+        let total = tokens.div_ceil(seq as u64);
+        let count = max_windows.map_or(total, |most| total.min(most as u64));
+        let window = |k: u64| {
+            // `u128`, since the product of two lengths need not fit.
+            let index = (u128::from(k) * u128::from(total) / u128::from(count)) as u64;
+            let start = index * seq as u64;
+            let targets = start..start.saturating_add(seq as u64).min(tokens);
+            // The token before the first target; the ring puts the last end-of-document id before token 0.
+            let length = (targets.end - targets.start) as usize;
+            Ok(Window {
+                ids: source.window(start + tokens - 1, length + 1)?,
+                text: held_out.text(targets)?,
+            })
+        };
         Ok(Self {
-            split,
             seq,
-            windows,
+            windows: (0..count).map(window).collect::<Result<_, DataError>>()?,
         })
     }
 
@@ -74,26 +124,20 @@ impl Validation {
     /// Number of targets over all windows.
     #[must_use]
     pub fn targets(&self) -> u64 {
-        self.windows
-            .iter()
-            .map(|&w| self.range(w).len() as u64)
-            .sum()
+        self.windows.iter().map(|w| w.targets() as u64).sum()
     }
 
     /// UTF-8 bytes behind the targets of all windows.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.windows
-            .iter()
-            .map(|&w| self.text_of(w).len() as u64)
-            .sum()
+        self.windows.iter().map(|w| w.text.len() as u64).sum()
     }
 
     /// The bytes behind the targets of all windows, in order. Where windows are capped and a token holds part of a
     /// character, a cut may fall inside the character.
     #[must_use]
     pub fn text(&self) -> Vec<u8> {
-        let texts: Vec<&[u8]> = self.windows.iter().map(|&w| self.text_of(w)).collect();
+        let texts: Vec<&[u8]> = self.windows.iter().map(|w| w.text.as_slice()).collect();
         texts.concat()
     }
 
@@ -110,40 +154,20 @@ impl Validation {
         Ok(self.windows.chunks(rows).map(|windows| self.batch(windows)))
     }
 
-    fn batch(&self, windows: &[usize]) -> ValidationBatch {
-        let store = &self.split.split.tokens;
+    fn batch(&self, windows: &[Window]) -> ValidationBatch {
         let mut batch = ValidationBatch {
             rows: windows.len(),
             tokens: Vec::with_capacity(windows.len() * (self.seq + 1)),
             targets: Vec::with_capacity(windows.len()),
         };
-        for &window in windows {
-            let range = self.range(window);
-            // The token before the first target; the ring puts the last end-of-document id before token 0.
-            let start = range.start + store.len() - 1;
-            let ids = store.window(start, range.len() + 1);
-            let padding = self.seq - range.len();
-            let last = ids.last().copied();
-            batch.tokens.extend(ids);
+        for window in windows {
+            let padding = self.seq - window.targets();
+            let last = window.ids.last().copied();
+            batch.tokens.extend_from_slice(&window.ids);
             batch.tokens.extend(last.into_iter().cycle().take(padding));
-            batch.targets.push(range.len());
+            batch.targets.push(window.targets());
         }
         batch
-    }
-
-    /// The positions of a window's targets.
-    fn range(&self, window: usize) -> std::ops::Range<usize> {
-        let start = window * self.seq;
-        start..(start + self.seq).min(self.split.split.tokens.len())
-    }
-
-    fn text_of(&self, window: usize) -> &[u8] {
-        let range = self.range(window);
-        let before = |position: usize| match position {
-            0 => 0,
-            _ => self.split.ends[position - 1],
-        };
-        &self.split.text[before(range.start)..before(range.end)]
     }
 }
 
@@ -173,7 +197,7 @@ mod tests {
         let (_directory, tokenizer) = words(WORDS);
         // Tokens: 0 1 9 1 9.
         let split = split(&["a b", "b"], &tokenizer.unwrap());
-        let validation = Validation::new(split, 2, None).unwrap();
+        let validation = Validation::new(&split, 2, None).unwrap();
         let batches = rows(&validation, 2);
         assert_eq!(
             batches,
@@ -198,14 +222,14 @@ mod tests {
     fn every_token_is_a_target_once(#[values(1, 2, 3, 7, 11, 12, 13, 50)] seq: usize) {
         let split = split(&["hello", "wörld"], &Tokenizer::Byte);
         let tokens = split.split.tokens.clone();
-        let validation = Validation::new(split, seq, None).unwrap();
+        let validation = Validation::new(&split, seq, None).unwrap();
         let mut targets = Vec::new();
         for batch in rows(&validation, 3) {
             for (row, &count) in batch.tokens.chunks(seq + 1).zip(&batch.targets) {
                 targets.extend_from_slice(&row[1..=count]);
             }
         }
-        assert_eq!(targets, tokens.window(0, tokens.len()));
+        assert_eq!(targets, tokens.window(0, 13).unwrap());
         assert_eq!(validation.targets(), 13);
         assert_eq!(validation.bytes(), 11);
         assert_eq!(validation.text(), "hellowörld".as_bytes());
@@ -216,7 +240,7 @@ mod tests {
         // Ten tokens per letter with the end of document, so that window k is document k.
         let documents: Vec<String> = ('a'..='j').map(|c| c.to_string().repeat(9)).collect();
         let texts: Vec<&str> = documents.iter().map(String::as_str).collect();
-        let validation = Validation::new(split(&texts, &Tokenizer::Byte), 10, Some(4)).unwrap();
+        let validation = Validation::new(&split(&texts, &Tokenizer::Byte), 10, Some(4)).unwrap();
         assert_eq!(validation.windows(), 4);
         // floor(k * 10 / 4) = 0, 2, 5, 7.
         assert_eq!(validation.text(), b"aaaaaaaaacccccccccfffffffffhhhhhhhhh");
@@ -226,7 +250,7 @@ mod tests {
 
     #[test]
     fn a_cap_above_the_number_of_windows_takes_them_all() {
-        let validation = Validation::new(split(&["abc"], &Tokenizer::Byte), 2, Some(9)).unwrap();
+        let validation = Validation::new(&split(&["abc"], &Tokenizer::Byte), 2, Some(9)).unwrap();
         assert_eq!((validation.windows(), validation.targets()), (2, 4));
     }
 
@@ -234,13 +258,13 @@ mod tests {
     #[case(0, None)]
     #[case(1, Some(0))]
     fn zero_is_refused(#[case] seq: usize, #[case] cap: Option<usize>) {
-        let error = Validation::new(split(&["abc"], &Tokenizer::Byte), seq, cap).unwrap_err();
+        let error = Validation::new(&split(&["abc"], &Tokenizer::Byte), seq, cap).unwrap_err();
         assert!(matches!(error, DataError::OutOfRange { .. }), "{error}");
     }
 
     #[test]
     fn a_split_of_one_token_is_refused() {
-        let error = Validation::new(split(&[""], &Tokenizer::Byte), 4, None).unwrap_err();
+        let error = Validation::new(&split(&[""], &Tokenizer::Byte), 4, None).unwrap_err();
         assert!(
             matches!(
                 error,
