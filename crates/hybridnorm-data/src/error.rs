@@ -198,6 +198,13 @@ pub enum DataError {
         message: String,
     },
 
+    /// No tokenizer can be learnt.
+    #[error("cannot train a tokenizer: {message}")]
+    TrainTokenizer {
+        /// What the library said.
+        message: String,
+    },
+
     /// A split has too few tokens for one sequence.
     #[error(
         "the {split} split has {tokens} tokens, fewer than seq + 1 = {needed}: use a shorter --seq or more data"

@@ -14,6 +14,7 @@ mod batches;
 mod corpus;
 mod error;
 mod generated;
+mod guard;
 mod input;
 mod mixture;
 mod permutation;
@@ -26,6 +27,7 @@ mod source;
 mod split;
 mod store;
 mod tokenizer;
+mod train_tokenizer;
 mod validation;
 
 pub use batches::{Batches, StepBatch};
@@ -47,4 +49,5 @@ pub use split::{
 };
 pub use store::TokenStore;
 pub use tokenizer::{Encoding, HuggingFace, Tokenizer};
+pub use train_tokenizer::TokenizerTraining;
 pub use validation::{HeldOut, Validation, ValidationBatch};

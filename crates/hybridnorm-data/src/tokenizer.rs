@@ -1,11 +1,19 @@
 //! Text to token ids and back.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::DataError;
+use super::guard::guarded;
 
 /// What a `tokenizer.json` may call the token that ends a document, in order of preference.
-const END_OF_DOCUMENT_NAMES: [&str; 4] = ["<|endoftext|>", "</s>", "<eos>", "<|end_of_text|>"];
+pub(super) const END_OF_DOCUMENT_NAMES: [&str; 4] =
+    ["<|endoftext|>", "</s>", "<eos>", "<|end_of_text|>"];
+/// A larger `tokenizer.json` is none; the largest published ones have some 40 MB.
+const MAX_FILE_BYTES: u64 = 256 << 20;
+/// Ids are below it: an embedding table has a row for each, and the largest published ones have some 260,000.
+const MAX_VOCAB: u32 = 1 << 24;
 /// The end-of-document id of the byte tokenizer: the first id after the 256 bytes.
 const BYTE_END_OF_DOCUMENT: u32 = 256;
 
@@ -72,13 +80,18 @@ impl Tokenizer {
             path: path.to_owned(),
             message,
         };
-        let bytes = std::fs::read(path).map_err(|source| DataError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
+        let mut bytes = Vec::new();
+        File::open(path)
+            .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes))
+            .map_err(|source| DataError::read(path, source))?;
+        if bytes.len() as u64 > MAX_FILE_BYTES {
+            return Err(bad(format!("it has more than {MAX_FILE_BYTES} bytes")));
+        }
         let hash = blake3::hash(&bytes).to_hex().to_string();
-        let mut inner =
-            tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| bad(error.to_string()))?;
+        // The library panics on some files that are no JSON, and on some that are.
+        serde_json::from_slice::<serde::de::IgnoredAny>(&bytes)
+            .map_err(|error| bad(error.to_string()))?;
+        let mut inner = guarded(|| tokenizers::Tokenizer::from_bytes(bytes)).map_err(bad)?;
         inner
             .with_truncation(None)
             .map_err(|error| bad(error.to_string()))?;
@@ -86,7 +99,12 @@ impl Tokenizer {
         inner.set_encode_special_tokens(true);
         // Ids may have gaps, so the count of tokens is not enough for an embedding table.
         let largest = inner.get_vocab(true).into_values().max();
-        let vocab_size = largest.ok_or_else(|| bad("it has no tokens".to_owned()))? as usize + 1;
+        let largest = largest.ok_or_else(|| bad("it has no tokens".to_owned()))?;
+        if largest >= MAX_VOCAB {
+            let message = format!("its largest id is {largest}: expected less than {MAX_VOCAB}");
+            return Err(bad(message));
+        }
+        let vocab_size = largest as usize + 1;
         let end_of_document = END_OF_DOCUMENT_NAMES
             .iter()
             .find_map(|name| inner.token_to_id(name));
@@ -107,11 +125,9 @@ impl Tokenizer {
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, DataError> {
         match self {
             Self::Byte => Ok(text.bytes().map(u32::from).collect()),
-            Self::HuggingFace(tokenizer) => tokenizer
-                .inner
-                .encode_fast(text, false)
+            Self::HuggingFace(tokenizer) => guarded(|| tokenizer.inner.encode_fast(text, false))
                 .map(|encoding| encoding.get_ids().to_vec())
-                .map_err(|error| self.refusal("encode a document", error)),
+                .map_err(|message| self.refusal("encode a document", message)),
         }
     }
 
@@ -127,10 +143,8 @@ impl Tokenizer {
                 ends: (1..=text.len()).collect(),
             }),
             Self::HuggingFace(tokenizer) => {
-                let encoding = tokenizer
-                    .inner
-                    .encode(text, false)
-                    .map_err(|error| self.refusal("encode a document", error))?;
+                let encoding = guarded(|| tokenizer.inner.encode(text, false))
+                    .map_err(|message| self.refusal("encode a document", message))?;
                 let mut reached = 0;
                 let mut ends: Vec<usize> = encoding
                     .get_offsets()
@@ -163,10 +177,8 @@ impl Tokenizer {
                 let bytes: Vec<u8> = ids.iter().filter_map(|&id| u8::try_from(id).ok()).collect();
                 Ok(String::from_utf8_lossy(&bytes).into_owned())
             }
-            Self::HuggingFace(tokenizer) => tokenizer
-                .inner
-                .decode(ids, true)
-                .map_err(|error| self.refusal("decode ids", error)),
+            Self::HuggingFace(tokenizer) => guarded(|| tokenizer.inner.decode(ids, true))
+                .map_err(|message| self.refusal("decode ids", message)),
         }
     }
 
@@ -225,11 +237,11 @@ impl Tokenizer {
         }
     }
 
-    fn refusal(&self, action: &'static str, error: impl std::fmt::Display) -> DataError {
+    fn refusal(&self, action: &'static str, message: String) -> DataError {
         DataError::Tokenize {
             name: self.name(),
             action,
-            message: error.to_string(),
+            message,
         }
     }
 }

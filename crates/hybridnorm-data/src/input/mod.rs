@@ -97,7 +97,9 @@ impl Records {
                 let source = open(file, &reading.bytes_read)?;
                 let mut lines = Lines::new(source, path.clone(), max_bytes);
                 for _ in 0..reading.skip {
-                    lines.next_line()?;
+                    if lines.next_line()?.is_none() {
+                        break;
+                    }
                 }
                 Kind::JsonLines(lines)
             }

@@ -1,9 +1,7 @@
 //! The column `text` of a Parquet file, row by row.
 
-use std::any::Any;
 use std::fs::File;
 use std::io::{BufReader, Read};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,6 +14,7 @@ use parquet::errors::{ParquetError, Result as ParquetResult};
 use parquet::file::reader::{ChunkReader, FileReader, Length, SerializedFileReader};
 
 use super::{DataError, InputFile, Reading, Record};
+use crate::guard::guarded;
 
 /// The column that is read, as in `.jsonl`.
 const COLUMN: &str = "text";
@@ -188,20 +187,6 @@ fn text_column(reader: &SerializedFileReader<Pages>) -> Result<usize, String> {
         return Err(format!("the column `{COLUMN}` is not of strings"));
     }
     Ok(index)
-}
-
-/// Calls the library, whose panic on a damaged file is then an error like its others.
-fn guarded<T>(call: impl FnOnce() -> ParquetResult<T>) -> Result<T, String> {
-    match catch_unwind(AssertUnwindSafe(call)) {
-        Ok(result) => result.map_err(|error| error.to_string()),
-        Err(panic) => Err(format!("damaged: {}", message_of(panic.as_ref()))),
-    }
-}
-
-fn message_of(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied())
-        .unwrap_or("the reader gave up")
 }
 
 /// The file as the library reads it, refusing what would unpack to more than [`MAX_PAGE_BYTES`]: the library takes

@@ -96,7 +96,7 @@ impl Documents {
                 return Ok(None);
             };
             if record.trim().is_empty() {
-                self.mark.blank += 1;
+                self.mark.blank = self.mark.blank.saturating_add(1);
                 continue;
             }
             let hash = blake3::hash(record.as_bytes());
@@ -105,7 +105,7 @@ impl Documents {
                 .first_chunk()
                 .map_or(0, |&head| u128::from_le_bytes(head));
             if self.seen.as_mut().is_some_and(|seen| !seen.insert(key)) {
-                self.mark.duplicates += 1;
+                self.mark.duplicates = self.mark.duplicates.saturating_add(1);
                 continue;
             }
             return Ok(Some(Document {

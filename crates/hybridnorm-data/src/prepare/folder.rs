@@ -125,7 +125,8 @@ impl Folder {
         if let Some(keys) = keys {
             let path = self.at(KEYS_FILE);
             // A run that was killed between the two files has left keys that do not count.
-            let end = state.progress().documents * KEY_BYTES - keys.len() as u64;
+            let keys_after = state.progress().documents.saturating_mul(KEY_BYTES);
+            let end = keys_after.saturating_sub(keys.len() as u64);
             let append = || -> std::io::Result<()> {
                 let mut file = File::options()
                     .create(true)

@@ -211,9 +211,9 @@ fn write(
             },
         };
         for document in documents {
-            progress.documents += 1;
-            progress.tokens += document.tokens();
-            progress.text_bytes += document.bytes();
+            progress.documents = progress.documents.saturating_add(1);
+            progress.tokens = progress.tokens.saturating_add(document.tokens());
+            progress.text_bytes = progress.text_bytes.saturating_add(document.bytes());
             segment.write(&document)?;
             state.mark = document.mark;
             if segment.tokens() >= state.settings.shard_tokens {

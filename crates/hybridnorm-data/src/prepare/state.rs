@@ -141,9 +141,9 @@ impl State {
     pub(super) fn progress(&self) -> Progress {
         let mut progress = Progress::default();
         for shard in self.train.iter().chain(&self.validation) {
-            progress.documents += shard.documents;
-            progress.tokens += shard.tokens;
-            progress.text_bytes += shard.bytes;
+            progress.documents = progress.documents.saturating_add(shard.documents);
+            progress.tokens = progress.tokens.saturating_add(shard.tokens);
+            progress.text_bytes = progress.text_bytes.saturating_add(shard.bytes);
         }
         progress
     }
