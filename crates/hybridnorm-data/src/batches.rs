@@ -31,6 +31,26 @@ pub struct StepBatch {
     pub masked: Vec<bool>,
 }
 
+impl StepBatch {
+    /// `batch` sequences, all of whose labels count.
+    #[must_use]
+    pub fn whole(tokens: Vec<u32>, batch: usize) -> Self {
+        Self {
+            tokens,
+            masked: vec![false; batch],
+        }
+    }
+}
+
+/// Where a sequence stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// The source, counted from 0.
+    pub source: usize,
+    /// The position of the sequence's first token in it.
+    pub token: u64,
+}
+
 /// A source and the key of its order.
 #[derive(Debug, Clone)]
 struct Ring {
@@ -134,8 +154,25 @@ impl Batches {
     ///
     /// The source cannot be read.
     pub fn sequence(&self, global_index: u64) -> Result<Vec<u32>, DataError> {
+        let Place { source, token } = self.place(global_index);
+        self.sources[source].tokens.window(token, self.seq + 1)
+    }
+
+    /// Where sequence `global_index` stands. Past the end of a source it goes on at its beginning.
+    #[must_use]
+    pub fn place(&self, global_index: u64) -> Place {
         let (source, index) = self.mixture.pick(global_index);
-        self.sources[source].sequence(index, self.seq)
+        Place {
+            source,
+            token: self.sources[source].start(index, self.seq),
+        }
+    }
+
+    /// The sequences of step `step`, counted from 0.
+    #[must_use]
+    pub fn sequences(&self, step: u64) -> std::ops::Range<u64> {
+        let first = step.saturating_mul(self.batch as u64);
+        first..first.saturating_add(self.batch as u64)
     }
 
     /// The ids of step `step`, counted from 0: row `r` is sequence `step * batch + r`.
@@ -144,13 +181,12 @@ impl Batches {
     ///
     /// A source cannot be read.
     pub fn batch(&self, step: u64) -> Result<StepBatch, DataError> {
-        let first = step.wrapping_mul(self.batch as u64);
         let mut batch = StepBatch {
             tokens: Vec::with_capacity(self.batch * (self.seq + 1)),
             masked: Vec::with_capacity(self.batch),
         };
-        for row in 0..self.batch as u64 {
-            let ids = self.sequence(first.wrapping_add(row))?;
+        for index in self.sequences(step) {
+            let ids = self.sequence(index)?;
             let masked = self.repetition_filter && repeats(&ids);
             batch.masked.push(masked);
             batch.tokens.extend(ids);
@@ -160,11 +196,11 @@ impl Batches {
 }
 
 impl Ring {
-    fn sequence(&self, index: u64, seq: usize) -> Result<Vec<u32>, DataError> {
+    /// The first input of the `index`-th sequence of this source.
+    fn start(&self, index: u64, seq: usize) -> u64 {
         let (epoch, index) = (index / self.windows, index % self.windows);
         let window = Permutation::new(self.windows, self.seed, epoch).apply(index);
-        let start = self.offset(epoch) + window * seq as u64;
-        self.tokens.window(start, seq + 1)
+        (self.offset(epoch) + window * seq as u64) % self.tokens.tokens()
     }
 
     /// Where the first window of an epoch begins, anywhere in the source. A keyed hash scaled to the length.
@@ -322,6 +358,17 @@ mod tests {
         assert_eq!(targets[0].len(), counts[0] * 10);
         assert!(targets[1].len() >= counts[1].min(30) * 10 - 20);
         assert_eq!(batches.batch(7).unwrap(), batches.batch(7).unwrap());
+    }
+
+    #[test]
+    fn a_place_is_where_the_sequence_is_read() {
+        let batches = Batches::new(counting(1000), 8, 4, 7).unwrap();
+        for index in batches.sequences(3) {
+            let place = batches.place(index);
+            assert_eq!(place.source, 0);
+            assert_eq!(batches.sequence(index).unwrap()[0], place.token as u32);
+        }
+        assert_eq!(batches.sequences(3), 12..16);
     }
 
     #[test]

@@ -1,17 +1,22 @@
 //! From text on disk to batches of token ids, without a tensor in sight.
 //!
 //! ```text
-//! Corpus ── TextSplit ── Tokenizer ──┬─ TokenSplit ── Batches     (training: step → [batch, seq + 1])
-//!  documents  by hash                └─ ValidationSplit ── Validation  (every token a target once)
+//!                      ┌─ Preparation ── Shards ─────────────┬─ TokenSource ── Batches     (training: step → StepBatch)
+//! Files ── documents ──┤  streaming, in parallel             │
+//!                      └─ Corpus ── TextSplit ── Tokenizer ──┴─ HeldOut ────── Validation  (every token a target once)
+//!                         in memory, by hash
 //! ```
 //!
-//! Two rules hold everywhere. A training batch is a pure function of (corpus, seed, step), so nothing
+//! Two rules hold everywhere. A training batch is a pure function of (data, seed, step), so nothing
 //! about the data order is ever saved. And a validation window knows how many UTF-8 bytes stand behind
 //! its targets, so that bits per byte means the same under every tokenizer.
+//!
+//! A file is not trusted: whatever its bytes, it costs an error that names it, in bounded memory and time.
 #![warn(missing_docs)]
 
 mod batches;
 mod corpus;
+mod document_mask;
 mod error;
 mod generated;
 mod guard;
@@ -30,8 +35,9 @@ mod tokenizer;
 mod train_tokenizer;
 mod validation;
 
-pub use batches::{Batches, StepBatch};
+pub use batches::{Batches, Place, StepBatch};
 pub use corpus::{Corpus, Document, Source};
+pub use document_mask::document_numbers;
 pub use error::DataError;
 pub use input::{Compression, Files, Format, InputFile, Reading, Record, Records};
 pub use mixture::Mixture;

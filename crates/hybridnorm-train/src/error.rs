@@ -154,6 +154,7 @@ impl Error {
                 | TrainError::ConfigFile { .. }
                 | TrainError::ConfigChanged { .. }
                 | TrainError::NothingToAllow { .. }
+                | TrainError::Data { .. }
                 | TrainError::DataChanged { .. } => 2,
                 _ => 1,
             },

@@ -65,7 +65,8 @@ fn train(config: &DecoderConfig, batches: &Batches, time: Duration) -> Result<()
     let (mut sum, mut count) = (0.0, 0);
     for step in 0.. {
         let batch = batches
-            .batch(step)
+            .batch(step)?
+            .tokens
             .into_iter()
             .map(i64::from)
             .collect::<Vec<_>>();

@@ -4,7 +4,7 @@ use std::path::Path;
 use rstest::rstest;
 
 use super::*;
-use crate::{HeldOut, Shards, TextSplit, TokenSource, Validation};
+use crate::{HeldOut, ShardedHeldOut, Shards, TextSplit, TokenSource, Validation};
 
 fn tokenized(dir: &Path, out: &str, workers: usize) -> Preparation {
     Preparation {
@@ -69,7 +69,7 @@ fn a_folder_holds_the_tokens_of_the_corpus_in_memory() {
         source.window(0, length as usize).unwrap()
     };
     assert_eq!(all(&*shards.train()), all(&*memory.train.tokens));
-    let held_out = shards.validation().unwrap();
+    let held_out = ShardedHeldOut::of(&[&shards]).unwrap();
     assert_eq!(all(held_out.tokens()), all(memory.validation.tokens()));
     // Bits per byte speak of the same bytes, whichever windows are taken.
     for (seq, most) in [(7, None), (32, Some(5)), (1000, Some(3))] {
@@ -79,6 +79,25 @@ fn a_folder_holds_the_tokens_of_the_corpus_in_memory() {
         let batches = |validation: &Validation| validation.batches(3).unwrap().collect::<Vec<_>>();
         assert_eq!(batches(&disk), batches(&memory));
     }
+}
+
+#[test]
+fn the_held_out_sides_of_two_folders_follow_each_other() {
+    let dir = tempfile::tempdir().unwrap();
+    corpus(dir.path());
+    let preparation = tokenized(dir.path(), "one", 1);
+    preparation.run(&mut |_| {}).unwrap();
+    let one = Shards::open(&preparation.out).unwrap();
+    let alone = ShardedHeldOut::of(&[&one]).unwrap();
+    let both = ShardedHeldOut::of(&[&one, &one]).unwrap();
+    let tokens = alone.tokens().tokens();
+    assert_eq!(both.tokens().tokens(), 2 * tokens);
+    let text = |held_out: &ShardedHeldOut, range| held_out.text(range).unwrap();
+    assert_eq!(text(&both, tokens..2 * tokens), text(&alone, 0..tokens));
+    assert_eq!(
+        text(&both, 3..2 * tokens),
+        [text(&alone, 3..tokens), text(&alone, 0..tokens)].concat()
+    );
 }
 
 #[test]
@@ -271,5 +290,11 @@ fn a_corpus_too_small_to_split_leaves_nothing_behind() {
     };
     let index = all.run(&mut |_| {}).unwrap();
     assert_eq!(index.totals(Side::Train), [13, 1, 12]);
-    assert!(Shards::open(&all.out).unwrap().validation().is_none());
+    assert!(
+        Shards::open(&all.out)
+            .unwrap()
+            .index()
+            .validation
+            .is_empty()
+    );
 }

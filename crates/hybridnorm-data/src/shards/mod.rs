@@ -56,6 +56,10 @@ impl Shards {
     ///
     /// The index cannot be read, contradicts itself or is of another format; or a file is missing or has another size.
     pub fn open(dir: &Path) -> Result<Self, DataError> {
+        if !Self::is_prepared(dir) {
+            let message = "it is no prepared folder, which has an index.json: `prepare` makes one";
+            return Err(DataError::shard(dir, message));
+        }
         let (index, identity) = Index::read(dir)?;
         for (name, record) in index.files() {
             let path = dir.join(name);
@@ -119,21 +123,11 @@ impl Shards {
     /// The training tokens.
     #[must_use]
     pub fn train(&self) -> Arc<dyn TokenSource> {
-        Arc::new(self.tokens(Side::Train))
-    }
-
-    /// The held-out tokens, if any were held out.
-    #[must_use]
-    pub fn validation(&self) -> Option<ShardedHeldOut> {
-        (!self.index.validation.is_empty()).then(|| ShardedHeldOut::new(self))
-    }
-
-    fn tokens(&self, side: Side) -> TokenFiles {
-        let shards = self.index.side(side).iter().enumerate();
+        let shards = self.index.train.iter().enumerate();
         let files = shards.map(|(number, shard)| {
-            let name = side.file_name(number, Side::TOKENS);
+            let name = Side::Train.file_name(number, Side::TOKENS);
             (self.dir.join(name), shard.tokens)
         });
-        TokenFiles::new(files, self.index.width)
+        Arc::new(TokenFiles::new(files, self.index.width))
     }
 }

@@ -11,6 +11,8 @@ use crate::{DataError, TokenSource};
 
 /// Files beyond this many are opened for each read, since a process may hold some thousand open.
 const KEPT_OPEN: usize = 512;
+/// Tokens at either end of a file that tell it from others.
+const FINGERPRINT_TOKENS: u64 = 16 << 10;
 /// The first bytes of an array that NumPy saved with its header.
 const NUMPY_MAGIC: &[u8] = b"\x93NUMPY";
 
@@ -112,10 +114,26 @@ impl TokenFiles {
         Ok(Self::new(files.into_iter(), width))
     }
 
-    /// Paths and sizes in tokens of the files.
-    pub fn files(&self) -> impl Iterator<Item = (&Path, u64)> {
-        let sizes = self.starts.windows(2).map(|pair| pair[1] - pair[0]);
-        self.files.iter().map(|file| file.path.as_path()).zip(sizes)
+    /// What tells these files from others: BLAKE3 over the length of each and its first and last 16,384 ids. Not over all of
+    /// it, which can be terabytes.
+    ///
+    /// # Errors
+    ///
+    /// A file cannot be read.
+    pub fn fingerprint(&self) -> Result<String, DataError> {
+        let mut hasher = blake3::Hasher::new();
+        for (number, bounds) in self.starts.windows(2).enumerate() {
+            let tokens = bounds[1] - bounds[0];
+            let mut ids = vec![0; tokens.min(FINGERPRINT_TOKENS) as usize];
+            hasher.update(&tokens.to_le_bytes());
+            for start in [0, tokens - ids.len() as u64] {
+                self.read_file(number, start, &mut ids)?;
+                for id in &ids {
+                    hasher.update(&id.to_le_bytes());
+                }
+            }
+        }
+        Ok(hasher.finalize().to_hex().to_string())
     }
 }
 
@@ -262,6 +280,22 @@ mod tests {
         assert_eq!(files.window(4, 2).unwrap(), [261, 6]);
         let wide = TokenFiles::raw(&dir.path().join("part-1.npy"), Width::U32).unwrap();
         assert_eq!(wide.window(0, 1).unwrap(), [0x0105_0004]);
+    }
+
+    #[test]
+    fn files_are_told_apart_by_length_beginning_and_end_wherever_they_lie() {
+        let dir = tempfile::tempdir().unwrap();
+        let fingerprint = |name: &str, bytes: &[u8]| {
+            write(dir.path(), name, bytes);
+            let files = TokenFiles::raw(&dir.path().join(name), Width::U16).unwrap();
+            files.fingerprint().unwrap()
+        };
+        let mut bytes = vec![0; 100_000];
+        let first = fingerprint("a", &bytes);
+        assert_eq!(fingerprint("b", &bytes), first);
+        assert_ne!(fingerprint("b", &bytes[2..]), first);
+        bytes[99_999] = 1;
+        assert_ne!(fingerprint("b", &bytes), first);
     }
 
     #[test]

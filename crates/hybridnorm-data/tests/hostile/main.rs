@@ -112,7 +112,7 @@ fn numbers_that_point_outside_the_text_are_refused() {
     ends[..8].copy_from_slice(&u64::MAX.to_le_bytes());
     std::fs::write(&path, &ends).unwrap();
     let shards = hybridnorm_data::Shards::open(&out).unwrap();
-    let held_out = shards.validation().unwrap();
+    let held_out = hybridnorm_data::ShardedHeldOut::of(&[&shards]).unwrap();
     let error = hybridnorm_data::Validation::new(&held_out, 1, None).unwrap_err();
     assert!(
         error.to_string().contains("validation-00000.ends"),

@@ -8,8 +8,8 @@ use std::sync::{Arc, OnceLock};
 use std::time::UNIX_EPOCH;
 
 use hybridnorm_data::{
-    Files, HeldOut, Preparation, Reading, Records, Shards, TokenFiles, TokenSource, Tokenizer,
-    Validation, Width,
+    Files, HeldOut, Preparation, Reading, Records, ShardedHeldOut, Shards, TokenFiles, TokenSource,
+    Tokenizer, Validation, Width,
 };
 
 /// UTF-8 bytes that a document may have here.
@@ -86,7 +86,7 @@ pub fn folder(bytes: &[u8], name: &str) {
             let _ = shards.tokenizer();
             let train = shards.train();
             let _ = train.window(train.tokens().saturating_sub(3), 10);
-            if let Some(held_out) = shards.validation() {
+            if let Ok(held_out) = ShardedHeldOut::of(&[&shards]) {
                 let _ = held_out.tokens().window(0, 10);
                 let _ = Validation::new(&held_out, 16, Some(4));
             }

@@ -187,10 +187,7 @@ impl StepBench {
         let ids: Vec<i32> = (0..shape[0] * shape[1])
             .map(|_| ((u64::from(rng.next_u32()) * rows) >> 32) as i32)
             .collect();
-        TokenBatch {
-            tokens: Tensor::from_data(TensorData::new(ids, shape), device),
-            noise: None,
-        }
+        TokenBatch::new(Tensor::from_data(TensorData::new(ids, shape), device))
     }
 }
 

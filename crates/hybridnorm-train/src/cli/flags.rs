@@ -8,6 +8,7 @@ use clap::Args;
 use hybridnorm_core::{ConfigError, InitScheme, PLACEMENTS, Placement};
 
 use super::preset_run::{DEFAULT_PRESET, preset_run};
+use super::sources::Sources;
 use crate::amount::{Amount, count};
 use crate::data::{DEFAULT_MAX_BYTES, Tokenizer};
 use crate::device::{DEVICES, DeviceSpec};
@@ -70,7 +71,8 @@ pub struct RunFlags {
     /// Where to compute
     #[arg(long, value_name = "NAME", help = device_help())]
     device: Option<String>,
-    /// A .txt, .md or .jsonl file (field `text`), or a directory of them [default: the sources of the crates in Cargo.lock]
+    /// A folder that `prepare` made; or text: .txt, .md, .jsonl (field `text`) or .parquet, a file, a directory or a pattern
+    /// [default: the sources of the crates in Cargo.lock]
     #[arg(long, value_name = "FILE|DIR")]
     data: Option<PathBuf>,
     /// `byte`, or the path of a Hugging Face tokenizer.json [default: byte]
@@ -117,6 +119,8 @@ pub(super) struct Request {
     pub config: RunConfig,
     pub device: DeviceSpec,
     pub tokenizer: Tokenizer,
+    /// Where the data was prepared before.
+    pub sources: Option<Sources>,
     pub out: PathBuf,
     pub resume: bool,
     pub allow: Vec<String>,
@@ -165,7 +169,8 @@ impl RunFlags {
             config.model.init.scheme = Some(init);
         }
         self.overlay(&mut config)?;
-        let tokenizer = Tokenizer::from_spec(&config.data.tokenizer)?;
+        config.data.validate()?;
+        let (sources, tokenizer) = Sources::open(&mut config.data)?;
         set_vocabulary(
             &mut config,
             &tokenizer,
@@ -176,6 +181,7 @@ impl RunFlags {
             config,
             device,
             tokenizer,
+            sources,
             out,
             resume: self.resume,
             allow: self.allow.clone(),
@@ -220,6 +226,7 @@ impl RunFlags {
         }
         if self.data.is_some() {
             config.data.path = self.data.clone();
+            config.data.sources.clear();
         }
         set(&mut config.data.tokenizer, &self.tokenizer);
         Ok(())

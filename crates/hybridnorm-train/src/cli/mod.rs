@@ -14,7 +14,11 @@ mod placements;
 mod plan;
 mod prepare;
 mod preset_run;
+mod ready;
 mod results;
+mod run_data;
+mod sources;
+mod tokenizer;
 mod train;
 mod verify;
 
@@ -31,6 +35,8 @@ pub use flags::RunFlags;
 pub use generate::GenerateFlags;
 pub use inspect::InspectFlags;
 pub use plan::PlanFlags;
+pub use prepare::PrepareFlags;
+pub use tokenizer::{TokenizerCommand, TokenizerTrainFlags};
 pub use verify::VerifyFlags;
 
 use crate::error::Error;
@@ -57,6 +63,11 @@ pub enum Command {
     Train(Box<RunFlags>),
     /// Show what a run would be, without training
     Plan(Box<PlanFlags>),
+    /// Turn text into token shards, which --data takes; continue where an earlier call was cut off
+    Prepare(PrepareFlags),
+    /// Make a tokenizer
+    #[command(subcommand)]
+    Tokenizer(TokenizerCommand),
     /// Continue a prompt with a trained model
     Generate(GenerateFlags),
     /// Check a run directory: which checkpoints are whole, and what --resume would continue from
@@ -95,6 +106,8 @@ fn dispatch(cli: Cli, out: &mut impl Write) -> Result<(), Error> {
         None => train::run(&cli.train, out),
         Some(Command::Train(flags)) => train::run(&flags, out),
         Some(Command::Plan(flags)) => plan::run(&flags, out),
+        Some(Command::Prepare(flags)) => prepare::run(&flags, out),
+        Some(Command::Tokenizer(command)) => tokenizer::run(&command, out),
         Some(Command::Generate(flags)) => generate::run(&flags, out),
         Some(Command::Inspect(flags)) => inspect::run(&flags, out),
         Some(Command::Verify(flags)) => verify::run(&flags, out),

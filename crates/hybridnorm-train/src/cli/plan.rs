@@ -7,7 +7,8 @@ use clap::Args;
 use hybridnorm_moe::SparseConfig;
 
 use super::flags::RunFlags;
-use super::prepare::{Prepared, SideFacts};
+use super::ready::ReadyRun;
+use super::run_data::SideFacts;
 use crate::amount::Amount;
 use crate::data::SplitRule;
 use crate::error::Error;
@@ -29,7 +30,7 @@ pub(super) fn run(flags: &PlanFlags, out: &mut impl Write) -> Result<(), Error> 
         let config = flags.run.resolve()?.config;
         toml::to_string(&config).map_err(|error| Error::Usage(error.to_string()))?
     } else {
-        let prepared = Prepared::new(&flags.run)?;
+        let prepared = ReadyRun::new(&flags.run)?;
         prepared.request.device.open()?;
         Plan(&prepared).to_string()
     };
@@ -37,7 +38,7 @@ pub(super) fn run(flags: &PlanFlags, out: &mut impl Write) -> Result<(), Error> 
 }
 
 /// A run as it is shown before it starts.
-pub(super) struct Plan<'a>(pub &'a Prepared);
+pub(super) struct Plan<'a>(pub &'a ReadyRun);
 
 impl fmt::Display for Plan<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -106,7 +107,7 @@ impl Plan<'_> {
             f,
             "          {} bytes in {} documents, blake3 {}",
             thousands(data.bytes),
-            thousands(data.documents as u64),
+            thousands(data.documents),
             data.hash,
         )?;
         for note in &data.notes {
@@ -121,7 +122,18 @@ impl Plan<'_> {
             SplitRule::Documents => "documents, chosen by hash",
             SplitRule::Tails => "documents, their ends",
         };
-        writeln!(f, "          validation {} {part}", Side(&data.validation))
+        writeln!(f, "          validation {} {part}", Side(&data.validation))?;
+        let config = &self.0.request.config.data;
+        if config.document_mask {
+            writeln!(f, "          tokens attend to their own document only")?;
+        }
+        if config.repetition_filter {
+            writeln!(
+                f,
+                "          labels of sequences that repeat themselves count for nothing"
+            )?;
+        }
+        Ok(())
     }
 
     fn training(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -231,9 +243,9 @@ impl fmt::Display for Side<'_> {
         write!(
             f,
             "{} tokens ({} bytes) in {}",
-            thousands(*tokens as u64),
+            thousands(*tokens),
             thousands(*bytes),
-            thousands(*documents as u64),
+            thousands(*documents),
         )
     }
 }

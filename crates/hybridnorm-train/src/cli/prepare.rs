@@ -1,133 +1,152 @@
-//! From flags to a run that is ready to start: the configuration, the data, and what to hold the result against.
+//! `prepare`: text into token shards.
 
-use std::sync::Arc;
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+use std::time::Instant;
 
-use super::flags::{DEFAULT_CORPUS_BYTES, Request, RunFlags};
-use crate::data::{Batches, Corpus, SplitRule, TextSplit, TokenSplit, TokenizedCorpus, Validation};
-use crate::engine::{BatchSource, RunDir, TrainError};
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::amount::count;
+use crate::data::{
+    DEFAULT_MAX_DOCUMENT_BYTES, DEFAULT_SHARD_TOKENS, Index, Preparation, Progress, Side,
+    Tokenizer, VALIDATION_FRACTION,
+};
 use crate::error::Error;
-use crate::eval::yardstick::Yardsticks;
+use crate::sizes::thousands;
 
-/// The evaluation at the end sees this many times the sequences of those before.
-const FINAL_EVALUATION: usize = 4;
-
-/// A run that is ready to start. Nothing has been written.
-pub(super) struct Prepared {
-    pub request: Request,
-    pub data: DataFacts,
-    pub batches: Arc<dyn BatchSource>,
-    /// Windows of an evaluation during training.
-    pub interval: Validation,
-    /// Windows of the one at the end; the yardsticks speak of their text.
-    pub last: Validation,
-    pub yardsticks: Yardsticks,
-    /// The training text and the whole validation text, for the yardsticks that take their time.
-    pub texts: [Vec<u8>; 2],
+/// The flags of `prepare`.
+#[derive(Debug, Clone, Args)]
+pub struct PrepareFlags {
+    /// Files, directories and patterns: .txt .md .jsonl (field `text`), each also as .gz or .zst, and .parquet (column `text`)
+    #[arg(required = true, value_name = "INPUT")]
+    inputs: Vec<PathBuf>,
+    /// The folder to write; one that an earlier call left unfinished is continued
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// `byte`, or the path of a Hugging Face tokenizer.json (`tokenizer train` makes one)
+    #[arg(long, value_name = "byte|FILE", default_value = "byte")]
+    tokenizer: String,
+    /// Share of the documents, by the hash of their text, to hold out for validation; 0 for none
+    #[arg(long, value_name = "FRACTION", default_value_t = VALIDATION_FRACTION)]
+    validation: f64,
+    /// Keep only the first of documents with the same text; 20 to 40 bytes of memory per document
+    #[arg(long)]
+    deduplicate: bool,
+    /// Threads that tokenize [default: as many as the machine runs at once]
+    #[arg(long, value_name = "N")]
+    workers: Option<usize>,
+    /// Tokens of a shard: 128M, 1.5B; a call that was cut off is continued after the last whole shard
+    #[arg(long, value_name = "N", value_parser = whole, default_value_t = DEFAULT_SHARD_TOKENS)]
+    shard_tokens: u64,
+    /// Bytes that a document may have; a longer one ends the call
+    #[arg(long, value_name = "N", value_parser = whole, default_value_t = DEFAULT_MAX_DOCUMENT_BYTES as u64)]
+    max_document_bytes: u64,
 }
 
-/// What the plan and the summary say about the data.
-pub(super) struct DataFacts {
-    pub description: String,
-    pub notes: Vec<String>,
-    pub bytes: u64,
-    pub documents: usize,
-    pub hash: String,
-    pub rule: SplitRule,
-    pub train: SideFacts,
-    pub validation: SideFacts,
+fn whole(text: &str) -> Result<u64, String> {
+    count(text).ok_or_else(|| "expected a whole number: 1000000, 1M, 1.5B".to_string())
 }
 
-/// One side of the split.
-pub(super) struct SideFacts {
-    pub tokens: usize,
-    pub bytes: u64,
-    pub documents: usize,
+pub(super) fn run(flags: &PrepareFlags, out: &mut impl Write) -> Result<(), Error> {
+    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+    let preparation = Preparation {
+        inputs: flags.inputs.clone(),
+        out: flags.out.clone(),
+        tokenizer: Tokenizer::from_spec(&flags.tokenizer)?,
+        validation_fraction: flags.validation,
+        deduplicate: flags.deduplicate,
+        shard_tokens: flags.shard_tokens,
+        max_document_bytes: usize::try_from(flags.max_document_bytes).unwrap_or(usize::MAX),
+        workers: flags.workers.unwrap_or_else(cores),
+    };
+    let mut display = Display::new();
+    let index = preparation.run(&mut |progress| display.show(progress))?;
+    let speed = display.finish();
+    write!(out, "{}", Summary(&index, &flags.out.display().to_string())).map_err(Error::Output)?;
+    match speed {
+        Some(speed) => writeln!(out, "{} tokens/s", thousands(speed as u64)),
+        None => writeln!(out, "it was prepared before: nothing was written"),
+    }
+    .map_err(Error::Output)
 }
 
-impl SideFacts {
-    fn of(split: &TokenSplit) -> Self {
+/// A bar on a terminal, nothing elsewhere; and the speed.
+struct Display {
+    bar: ProgressBar,
+    start: Instant,
+    first: Option<Progress>,
+    last: Progress,
+}
+
+impl Display {
+    fn new() -> Self {
+        let bar = if io::stderr().is_terminal() {
+            ProgressBar::new(0)
+        } else {
+            ProgressBar::hidden()
+        };
+        let template = "{bar:30} {percent:>3} % of {total_bytes}, {eta} to go  {msg}";
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
         Self {
-            tokens: split.tokens.len(),
-            bytes: split.bytes,
-            documents: split.documents,
+            bar,
+            start: Instant::now(),
+            first: None,
+            last: Progress::default(),
         }
     }
-}
 
-/// Batches that know which data they come from.
-struct NamedBatches {
-    batches: Batches,
-    identity: String,
-}
-
-impl BatchSource for NamedBatches {
-    fn batch(&self, step: u64) -> Vec<u32> {
-        self.batches.batch(step)
-    }
-
-    fn identity(&self) -> Option<String> {
-        Some(self.identity.clone())
-    }
-}
-
-impl Prepared {
-    /// Resolves the flags, reads the data and measures the yardsticks.
-    pub(super) fn new(flags: &RunFlags) -> Result<Self, Error> {
-        let request = flags.resolve()?;
-        if !request.resume && is_taken(&request.out) {
-            let path = request.out;
-            return Err(TrainError::RunExists { path }.into());
-        }
-        if !request.resume {
-            RunDir::probe(&request.out)?;
-        }
-        let config = &request.config;
-        let corpus = match &config.data.path {
-            Some(path) => Corpus::from_path(path)?,
-            None => Corpus::from_cargo_registry(DEFAULT_CORPUS_BYTES)?,
-        };
-        let split = TextSplit::new(&corpus, config.data.validation_fraction)?;
-        let TokenizedCorpus { train, validation } = split.tokenize(&request.tokenizer)?;
-        let data = DataFacts {
-            description: corpus.description.clone(),
-            notes: corpus.notes.clone(),
-            bytes: corpus.bytes,
-            documents: corpus.documents.len(),
-            hash: corpus.hash.clone(),
-            rule: split.rule,
-            train: SideFacts::of(&train),
-            validation: SideFacts::of(&validation.split),
-        };
-        let training = &config.training;
-        let batches = Batches::new(train.tokens, training.seq, training.batch, training.seed)?;
-        let interval = training.eval_sequences;
-        let last = interval.saturating_mul(FINAL_EVALUATION);
-        let interval = Validation::new(validation.clone(), training.seq, Some(interval))?;
-        let last = Validation::new(validation, training.seq, Some(last))?;
-        let yardsticks = Yardsticks::measure(&split.train, &last.text())?;
-        let validation_text = split.validation.concat().into_bytes();
-        let identity = format!(
-            "{} as {}, {} held out",
-            data.hash,
-            request.tokenizer.identity(),
-            config.data.validation_fraction
+    fn show(&mut self, progress: Progress) {
+        self.first.get_or_insert(progress);
+        self.last = progress;
+        self.bar.set_length(progress.bytes_total);
+        self.bar
+            .set_position(progress.bytes_read.min(progress.bytes_total));
+        let message = format!(
+            "{} tokens, {:.0} tokens/s",
+            thousands(progress.tokens),
+            self.speed().unwrap_or(0.0)
         );
-        Ok(Self {
-            batches: Arc::new(NamedBatches { batches, identity }),
-            request,
-            data,
-            interval,
-            last,
-            yardsticks,
-            texts: [split.train.concat().into_bytes(), validation_text],
-        })
+        self.bar.set_message(message);
+    }
+
+    /// Tokens per second of this call; none where nothing was left to do.
+    fn speed(&self) -> Option<f64> {
+        let fresh = self.last.tokens - self.first?.tokens;
+        Some(fresh as f64 / self.start.elapsed().as_secs_f64())
+    }
+
+    fn finish(&self) -> Option<f64> {
+        self.bar.finish_and_clear();
+        self.speed()
     }
 }
 
-/// Whether something stands at `path` that a new run would disturb.
-fn is_taken(path: &std::path::Path) -> bool {
-    match std::fs::read_dir(path) {
-        Ok(mut entries) => entries.next().is_some(),
-        Err(_) => false,
+struct Summary<'a>(&'a Index, &'a str);
+
+impl core::fmt::Display for Summary<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let Self(index, dir) = self;
+        for (name, side) in [("training", Side::Train), ("validation", Side::Validation)] {
+            let [tokens, documents, bytes] = index.totals(side).map(thousands);
+            let shards = index.side(side).len();
+            writeln!(
+                f,
+                "{name:<10} {tokens} tokens ({bytes} bytes) in {documents} documents, {shards} shards"
+            )?;
+        }
+        if let Some(duplicates) = index.duplicates {
+            writeln!(
+                f,
+                "left out   {} documents that had come before",
+                thousands(duplicates)
+            )?;
+        }
+        if index.blank > 0 {
+            writeln!(f, "left out   {} blank documents", thousands(index.blank))?;
+        }
+        writeln!(f, "in {dir}: hybridnorm-train --data {dir}")
     }
 }

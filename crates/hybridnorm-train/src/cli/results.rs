@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::prepare::Prepared;
+use super::ready::ReadyRun;
 use crate::engine::{CHECKPOINTS, CONFIG, METRICS, TrainSummary};
 use crate::error::Error;
 use crate::generate::{Request, Sampling, generate};
@@ -52,11 +52,11 @@ struct BitsPerByte {
     unigram: f64,
     /// Bytes of the text that model, bigram and unigram are scored on: windows spread over the validation split.
     bytes: u64,
-    /// zstd on the whole validation split, which it needs in one piece.
+    /// zstd on the whole validation split, which it needs in one piece; of prepared data, on the text the model is scored on.
     zstd: f64,
     /// The same after it has read the training text, as the model has.
     zstd_after_training_text: f64,
-    /// Bytes of the whole validation split.
+    /// Bytes of the text that zstd is measured on.
     zstd_bytes: u64,
 }
 
@@ -69,11 +69,12 @@ pub(super) struct Sample {
 
 /// Lets the trained model continue a prompt: the beginning of a function where it has learnt Rust, otherwise that of
 /// the validation text.
-pub(super) fn sample(prepared: &Prepared, summary: &TrainSummary) -> Result<Sample, Error> {
+pub(super) fn sample(prepared: &ReadyRun, summary: &TrainSummary) -> Result<Sample, Error> {
     let config = &prepared.request.config;
-    let prompt = match config.data.path {
-        None => "fn ".to_string(),
-        Some(_) => {
+    let of_crates = config.data.path.is_none() && config.data.sources.is_empty();
+    let prompt = match of_crates {
+        true => "fn ".to_string(),
+        false => {
             let text = prepared.last.text();
             let text = String::from_utf8_lossy(&text);
             text.trim_start().chars().take(PROMPT_CHARS).collect()
@@ -99,7 +100,7 @@ pub(super) fn sample(prepared: &Prepared, summary: &TrainSummary) -> Result<Samp
 
 impl Results {
     pub(super) fn new(
-        prepared: &Prepared,
+        prepared: &ReadyRun,
         summary: &TrainSummary,
         (zstd, zstd_after_training_text): (f64, f64),
         sample: Sample,
@@ -132,7 +133,7 @@ impl Results {
                 bytes: prepared.last.bytes(),
                 zstd,
                 zstd_after_training_text,
-                zstd_bytes: prepared.data.validation.bytes,
+                zstd_bytes: prepared.zstd_bytes,
             },
             checkpoint: summary
                 .checkpoint
@@ -167,7 +168,7 @@ impl fmt::Display for Results {
         }
         writeln!(
             f,
-            "bits per byte of validation text, lower is better ({} bytes; zstd: all {} bytes in one piece):",
+            "bits per byte of validation text, lower is better ({} bytes; zstd: {} bytes in one piece):",
             thousands(bits.bytes),
             thousands(bits.zstd_bytes)
         )?;

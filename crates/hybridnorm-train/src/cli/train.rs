@@ -7,7 +7,7 @@ use burn::train::Interrupter;
 
 use super::flags::RunFlags;
 use super::plan::Plan;
-use super::prepare::Prepared;
+use super::ready::ReadyRun;
 use super::results::{self, Results};
 use crate::data::Validation;
 use crate::engine::{
@@ -19,7 +19,7 @@ use crate::eval::yardstick::{zstd_alone, zstd_primed};
 use crate::run::RunConfig;
 
 pub(super) fn run(flags: &RunFlags, out: &mut impl Write) -> Result<(), Error> {
-    let mut prepared = Prepared::new(flags)?;
+    let mut prepared = ReadyRun::new(flags)?;
     let device = prepared.request.device.open()?;
     writeln!(out, "{}", Plan(&prepared)).map_err(Error::Output)?;
 
@@ -64,16 +64,18 @@ pub(super) fn run(flags: &RunFlags, out: &mut impl Write) -> Result<(), Error> {
 }
 
 /// Scores the model on the windows that the scope asks for.
-fn evaluator(prepared: &Prepared, config: &RunConfig, device: &Device) -> Evaluate {
+fn evaluator(prepared: &ReadyRun, config: &RunConfig, device: &Device) -> Evaluate {
     let (interval, last) = (prepared.interval.clone(), prepared.last.clone());
     let rows = config.training.micro_batch;
     let device = device.clone();
+    let end = prepared.batches.end_of_document();
+    let mask = end.filter(|_| config.data.document_mask);
     Box::new(move |model, scope| {
         let windows: &Validation = match scope {
             EvaluationScope::Interval => &interval,
             EvaluationScope::Final => &last,
         };
-        let score: Score = score(&model.decoder, windows, rows, &device)?;
+        let score: Score = score(&model.decoder, windows, rows, mask, &device)?;
         Ok(Evaluation {
             nats_per_token: score.loss(),
             bits_per_byte: score.bits_per_byte(),

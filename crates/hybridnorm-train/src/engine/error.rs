@@ -10,6 +10,7 @@ use hybridnorm_moe::RoutingError;
 
 use super::precision::Precision;
 use crate::checkpoint::CheckpointError;
+use crate::data::DataError;
 
 /// Why [`train`](super::train) failed.
 #[derive(Debug, thiserror::Error)]
@@ -99,6 +100,14 @@ pub enum TrainError {
         stored: String,
         /// The data's identity now.
         found: String,
+    },
+    /// The training data cannot be read.
+    #[error("batch of step {step}: {source}")]
+    Data {
+        /// The step, counted from 1.
+        step: u64,
+        /// What went wrong.
+        source: DataError,
     },
     /// The batch source broke its contract.
     #[error("batch of step {step}: {problem}")]

@@ -58,11 +58,11 @@ impl Incident {
             layer_grad_norms: BTreeMap::new(),
             parameter_grad_norms: BTreeMap::new(),
             documents: source.documents(step - 1),
-            tokens: source
-                .batch(step - 1)
-                .chunks(seq + 1)
-                .map(<[u32]>::to_vec)
-                .collect(),
+            // Of a batch that cannot be read there is nothing to tell.
+            tokens: source.batch(step - 1).map_or_else(
+                |_| Vec::new(),
+                |batch| batch.tokens.chunks(seq + 1).map(<[u32]>::to_vec).collect(),
+            ),
         };
         let norms = figures.map_or(&[][..], |figures| &figures.norms);
         let paths: BTreeMap<_, _> = params(model).into_iter().map(|p| (p.id, p.path)).collect();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use burn::data::dataloader::{DataLoader, DataLoaderIterator, Progress};
 use burn::data::dataset::DatasetError;
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use rand::SeedableRng;
 use rand::rand_core::Rng;
@@ -12,12 +12,21 @@ use rand_chacha::ChaCha8Rng;
 
 use super::error::TrainError;
 use super::model::TokenBatch;
+use crate::data::{DataError, StepBatch, document_numbers};
 
 /// Where training tokens come from. A batch is a pure function of its step, so data order is not state: resuming a
 /// run needs the number of its step.
 pub trait BatchSource: Send + Sync {
-    /// The token ids of step `step`, counted from 0: `[batch, seq + 1]`, row-major.
-    fn batch(&self, step: u64) -> Vec<u32>;
+    /// What step `step`, counted from 0, trains on.
+    ///
+    /// # Errors
+    /// When the data cannot be read.
+    fn batch(&self, step: u64) -> Result<StepBatch, DataError>;
+
+    /// The id after every document, by which documents are told apart; `None` where that is not known.
+    fn end_of_document(&self) -> Option<u32> {
+        None
+    }
 
     /// Where the sequences of step `step` come from, for people; empty where that is not known.
     fn documents(&self, _step: u64) -> Vec<String> {
@@ -43,6 +52,8 @@ pub struct LoaderShape {
     pub vocab: usize,
     /// Seed of the noise that layers may add.
     pub noise_seed: u64,
+    /// The id after every document where tokens attend to their own document only.
+    pub document_mask: Option<u32>,
 }
 
 /// Yields the micro-batches of steps `first..end` (counted from 0) in order.
@@ -72,27 +83,31 @@ impl TokenLoader {
         }
     }
 
-    /// The token ids of `step`, if the source keeps its word about them.
-    fn step(&self, step: u64) -> Result<Vec<u32>, TrainError> {
+    /// The batch of `step`, if the source keeps its word about it.
+    fn step(&self, step: u64) -> Result<StepBatch, TrainError> {
         let LoaderShape {
             batch, seq, vocab, ..
         } = self.shape;
-        let ids = self.source.batch(step);
+        let read = self.source.batch(step);
+        let found = read.map_err(|source| TrainError::Data {
+            step: step + 1,
+            source,
+        })?;
         let wrong = |problem: String| TrainError::Batch {
             step: step + 1,
             problem,
         };
-        if ids.len() != batch * (seq + 1) {
-            let found = ids.len();
+        let (tokens, rows) = (found.tokens.len(), found.masked.len());
+        if tokens != batch * (seq + 1) || rows != batch {
             return Err(wrong(format!(
-                "{found} tokens instead of {batch}·({seq} + 1)"
+                "{tokens} tokens in {rows} sequences instead of {batch}·({seq} + 1)"
             )));
         }
-        match ids.iter().find(|id| **id as usize >= vocab) {
+        match found.tokens.iter().find(|id| **id as usize >= vocab) {
             Some(id) => Err(wrong(format!(
                 "token id {id} is not below the model's {vocab}"
             ))),
-            None => Ok(ids),
+            None => Ok(found),
         }
     }
 }
@@ -129,7 +144,7 @@ impl DataLoader<TokenBatch> for TokenLoader {
 struct Iter<'a> {
     loader: &'a TokenLoader,
     next: u64,
-    current: Option<(u64, Vec<u32>)>,
+    current: Option<(u64, StepBatch)>,
 }
 
 impl Iterator for Iter<'_> {
@@ -148,27 +163,62 @@ impl Iterator for Iter<'_> {
         let accumulation = (shape.batch / shape.micro_batch) as u64;
         let (step, part) = (self.next / accumulation, self.next % accumulation);
         self.next += 1;
-        let ids = match self.current.take() {
-            Some((known, ids)) if known == step => ids,
+        let batch = match self.current.take() {
+            Some((known, batch)) if known == step => batch,
             _ => match self.loader.step(step) {
-                Ok(ids) => ids,
+                Ok(batch) => batch,
                 Err(error) => return Some(Err(DatasetError::new(error))),
             },
         };
-        let size = shape.micro_batch * (shape.seq + 1);
-        let micro: Vec<i32> = ids
-            .iter()
-            .skip(part as usize * size)
-            .take(size)
-            .map(|id| *id as i32)
-            .collect();
-        self.current = Some((step, ids));
-        let data = TensorData::new(micro, [shape.micro_batch, shape.seq + 1]);
+        let rows = part as usize * shape.micro_batch..(part as usize + 1) * shape.micro_batch;
+        let noise = noise(shape.noise_seed, step, part);
+        let micro = micro_batch(&batch, rows, shape, device);
+        self.current = Some((step, batch));
         Some(Ok(TokenBatch {
-            tokens: Tensor::from_data(data, device),
-            noise: Some(noise(shape.noise_seed, step, part)),
+            noise: Some(noise),
+            ..micro
         }))
     }
+}
+
+/// The sequences `rows` of a step.
+fn micro_batch(
+    batch: &StepBatch,
+    rows: std::ops::Range<usize>,
+    shape: &LoaderShape,
+    device: &Device,
+) -> TokenBatch {
+    let (count, length) = (rows.len(), shape.seq + 1);
+    let ids = &batch.tokens[rows.start * length..rows.end * length];
+    let masked = &batch.masked[rows];
+    let tokens: Vec<i32> = ids.iter().map(|id| *id as i32).collect();
+    TokenBatch {
+        tokens: Tensor::from_data(TensorData::new(tokens, [count, length]), device),
+        documents: shape
+            .document_mask
+            .map(|end| documents(ids, shape.seq, end, device)),
+        ignored: masked.contains(&true).then(|| {
+            let ignored = masked.iter().flat_map(|masked| vec![*masked; shape.seq]);
+            let ignored = TensorData::new(ignored.collect(), [count, shape.seq]);
+            Tensor::from_data(ignored, device)
+        }),
+        noise: None,
+    }
+}
+
+/// The number of the document that each input belongs to, counted in each sequence from 0.
+///
+/// # Shapes
+/// - `ids` `[rows, seq + 1]`, row-major
+/// - output `[rows, seq]`
+pub(crate) fn documents(ids: &[u32], seq: usize, end: u32, device: &Device) -> Tensor<2, Int> {
+    let numbers: Vec<i32> = ids
+        .chunks(seq + 1)
+        .flat_map(|row| document_numbers(&row[..seq], end))
+        .map(|number| number as i32)
+        .collect();
+    let rows = ids.len() / (seq + 1);
+    Tensor::from_data(TensorData::new(numbers, [rows, seq]), device)
 }
 
 impl DataLoaderIterator<TokenBatch> for Iter<'_> {

@@ -43,6 +43,7 @@ use burn::train::{Interrupter, Learner, LearningResult, SupervisedTraining, Trai
 pub use console::Console;
 pub use error::TrainError;
 pub use inspect::{GenerationState, Inspection, LogState};
+pub(crate) use loader::documents;
 pub use loader::{BatchSource, LoaderShape, TokenLoader};
 pub use log::{MetricsLog, Record};
 pub use metrics::{Evaluation, StepRecord};
@@ -56,8 +57,10 @@ pub use signals::interrupt_on_signals;
 pub use stages::{Recompute, Stages};
 pub(crate) use step::StepGradients;
 
+use hybridnorm_core::ConfigError;
+
 use crate::recipe::AdamW;
-use crate::run::RunConfig;
+use crate::run::{DataConfig, RunConfig};
 use metrics::{Scalar, names};
 use routers::RouterWatch;
 use strategy::{Position, Session, StepLoop};
@@ -133,6 +136,18 @@ pub struct TrainSummary {
     pub model: LanguageModel,
 }
 
+/// The id that a mask of documents goes by, where one is asked for.
+fn document_mask(data: &DataConfig, source: &dyn BatchSource) -> Result<Option<u32>, ConfigError> {
+    match (data.document_mask, source.end_of_document()) {
+        (false, _) => Ok(None),
+        (true, Some(end)) => Ok(Some(end)),
+        (true, None) => {
+            let allowed = "false for data whose end of a document is not known";
+            Err(ConfigError::new("data.document_mask", true, allowed))
+        }
+    }
+}
+
 /// Trains as requested. A failed run leaves its directory resumable from its newest checkpoint.
 ///
 /// # Errors
@@ -201,6 +216,7 @@ pub fn train(request: TrainRequest) -> Result<TrainSummary, TrainError> {
         seq: config.training.seq,
         vocab: config.model.padded_vocab_size,
         noise_seed: config.training.seed,
+        document_mask: document_mask(&config.data, &*batches)?,
     };
     let steps = config.training.steps;
     let loader = |steps| TokenLoader::new(batches.clone(), shape, steps, device.clone());

@@ -2,7 +2,7 @@
 
 use burn::module::Module;
 use burn::optim::GradientsParams;
-use burn::tensor::{Device, ExecutionError, Int, Tensor};
+use burn::tensor::{Bool, Device, ExecutionError, Int, Tensor};
 use burn::train::metric::Adaptor;
 use burn::train::{InferenceStep, ItemLazy, TrainOutput, TrainStep};
 use hybridnorm_core::{ConfigError, Decoder, Pass, loss};
@@ -32,6 +32,10 @@ pub struct LanguageModel {
 pub struct TokenBatch {
     /// Token ids, `[batch, seq + 1]`.
     pub tokens: Tensor<2, Int>,
+    /// `[batch, seq]`: the document each input belongs to, the only one it attends to; `None` where it attends to all.
+    pub documents: Option<Tensor<2, Int>>,
+    /// `[batch, seq]`: true where a target counts for nothing; `None` where all count.
+    pub ignored: Option<Tensor<2, Bool>>,
     /// Seed of the noise that layers are configured for, in training; `None` for none.
     pub noise: Option<u64>,
 }
@@ -94,13 +98,15 @@ impl LanguageModel {
         batch.pass().with_products(self.stages.precision.products())
     }
 
-    /// Mean cross-entropy in nats per token: positions `0..seq` predict `1..=seq`.
+    /// Mean cross-entropy in nats per token: positions `0..seq` predict `1..=seq`. A target that is ignored costs nothing and
+    /// stays in the divisor, as it does for the authors (paper.md §3.4), so that micro-batches average to the batch.
     ///
     /// # Shapes
     /// - `batch.tokens` `[batch, seq + 1]`
     /// - output `[1]`
     pub fn loss(&self, batch: TokenBatch) -> Tensor<1> {
-        self.loss_in(batch, &mut Pass::causal())
+        let mut pass = batch.context();
+        self.loss_in(batch, &mut pass)
     }
 
     /// As [`loss`](Self::loss), in a pass of the caller's.
@@ -108,11 +114,33 @@ impl LanguageModel {
         let [_, length] = batch.tokens.dims();
         let input = batch.tokens.clone().narrow(1, 0, length - 1);
         let target = batch.tokens.narrow(1, 1, length - 1);
-        loss::next_token_loss(self.decoder.forward_in(input, pass), target)
+        let logits = self.decoder.forward_in(input, pass);
+        let Some(ignored) = batch.ignored else {
+            return loss::next_token_loss(logits, target);
+        };
+        let [batch, seq, vocab] = logits.dims();
+        let tokens = batch * seq;
+        loss::token_losses(
+            logits.reshape([tokens, vocab]),
+            target.reshape([tokens]),
+            Some(ignored.reshape([tokens])),
+        )
+        .nll
+        .mean()
     }
 }
 
 impl TokenBatch {
+    /// Sequences of which every target counts, and whose tokens attend to all before them.
+    pub fn new(tokens: Tensor<2, Int>) -> Self {
+        Self {
+            tokens,
+            documents: None,
+            ignored: None,
+            noise: None,
+        }
+    }
+
     /// `[batch, seq]`
     pub(super) fn input(&self) -> Tensor<2, Int> {
         let [_, length] = self.tokens.dims();
@@ -129,14 +157,24 @@ impl TokenBatch {
     pub(super) fn without_autodiff(self) -> Self {
         Self {
             tokens: self.tokens.inner(),
-            ..self
+            documents: self.documents.map(Tensor::inner),
+            ignored: self.ignored.map(Tensor::inner),
+            noise: self.noise,
         }
     }
 
     /// The pass to train on it.
     pub(super) fn pass(&self) -> Pass<Routing> {
         match self.noise {
-            Some(seed) => Pass::causal().with_noise(seed),
+            Some(seed) => self.context().with_noise(seed),
+            None => self.context(),
+        }
+    }
+
+    /// The pass without noise.
+    fn context(&self) -> Pass<Routing> {
+        match &self.documents {
+            Some(documents) => Pass::documents(documents.clone()),
             None => Pass::causal(),
         }
     }
@@ -177,7 +215,7 @@ impl InferenceStep for LanguageModel {
     type Output = Output<Evaluation>;
 
     fn step(&self, batch: TokenBatch) -> Self::Output {
-        let mut pass = Pass::causal();
+        let mut pass = batch.context();
         Output::MicroBatch(Box::new(MicroBatch {
             cross_entropy: self.loss_in(batch, &mut pass),
             balance: None,

@@ -6,7 +6,7 @@
 
 use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams};
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{Bool, Int, Tensor};
 use hybridnorm_core::loss::token_losses;
 use hybridnorm_core::{ConfigError, unknown_name};
 use serde::{Deserialize, Serialize};
@@ -141,6 +141,8 @@ impl LanguageModel {
         let total = sequences * seq;
         let flat = hidden.clone().inner().reshape([1, total, d_model]);
         let targets: Tensor<1, Int> = batch.targets().reshape([total]);
+        let ignored = batch.ignored.clone();
+        let ignored: Option<Tensor<1, Bool>> = ignored.map(|ignored| ignored.reshape([total]));
         let rows = self.stages.rows(total, self.vocab);
         let pass = self.pass(batch);
         let (mut losses, mut gradients) = (Vec::new(), Vec::new());
@@ -150,7 +152,9 @@ impl LanguageModel {
             let logits = self.decoder.logits_in(slice.clone(), &pass);
             let [_, _, vocab] = logits.dims();
             let target = targets.clone().narrow(0, start, count);
-            let nll = token_losses(logits.reshape([count, vocab]), target, None).nll;
+            let ignored = ignored.as_ref();
+            let ignored = ignored.map(|ignored| ignored.clone().narrow(0, start, count));
+            let nll = token_losses(logits.reshape([count, vocab]), target, ignored).nll;
             let loss = nll.sum() / total as f64;
             losses.push(loss.clone().inner());
             gradients.push(self.differentiate(loss, slice, sum));

@@ -2,10 +2,11 @@
 
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData, TensorReadError};
 use hybridnorm_core::loss::token_losses;
-use hybridnorm_core::{Decoder, FeedForward};
+use hybridnorm_core::{Decoder, FeedForward, Pass};
 use thiserror::Error;
 
 use crate::data::{DataError, Validation, ValidationBatch};
+use crate::engine::documents;
 
 /// Why a model could not be scored.
 #[derive(Debug, Error)]
@@ -52,7 +53,8 @@ impl Score {
     }
 }
 
-/// Scores `model`, which lives on `device`, on every window of `validation`, `rows` of them at a time.
+/// Scores `model`, which lives on `device`, on every window of `validation`, `rows` of them at a time. With the id that ends
+/// documents in `mask`, tokens attend to their own document only.
 ///
 /// # Errors
 /// When `rows` is 0, or the device fails.
@@ -60,11 +62,12 @@ pub fn score<F: FeedForward>(
     model: &Decoder<F>,
     validation: &Validation,
     rows: usize,
+    mask: Option<u32>,
     device: &Device,
 ) -> Result<Score, ScoreError> {
     let mut nats = 0.0;
     for batch in validation.batches(rows)? {
-        nats += batch_nats(model, &batch, device)?;
+        nats += batch_nats(model, &batch, mask, device)?;
     }
     Ok(Score {
         nats,
@@ -77,6 +80,7 @@ pub fn score<F: FeedForward>(
 fn batch_nats<F: FeedForward>(
     model: &Decoder<F>,
     batch: &ValidationBatch,
+    mask: Option<u32>,
     device: &Device,
 ) -> Result<f64, ScoreError> {
     let rows = batch.rows;
@@ -91,7 +95,14 @@ fn batch_nats<F: FeedForward>(
     let ignored = ignored
         .contains(&true)
         .then(|| Tensor::<1, Bool>::from_data(TensorData::new(ignored, [rows * seq]), device));
-    let logits = model.forward(tokens.clone().narrow(1, 0, seq));
+    let input = tokens.clone().narrow(1, 0, seq);
+    let logits = match mask {
+        None => model.forward(input),
+        Some(end) => {
+            let documents = documents(&batch.tokens, seq, end, device);
+            model.forward_in(input, &mut Pass::documents(documents))
+        }
+    };
     let [_, _, vocab] = logits.dims();
     let targets = tokens.narrow(1, 1, seq).reshape([rows * seq]);
     let losses = token_losses(logits.reshape([rows * seq, vocab]), targets, ignored);
@@ -135,11 +146,11 @@ mod tests {
         let held_out: usize = split.validation.iter().map(|text| text.len()).sum();
         let ends = split.validation.len();
         let tokens = split.tokenize(&Tokenizer::Byte).unwrap();
-        let validation = Validation::new(tokens.validation, 7, None).unwrap();
+        let validation = Validation::new(&tokens.validation, 7, None).unwrap();
         let mut model = DecoderConfig::new(257, 8, 2, 1).init(device).unwrap();
         model.embedding.weight = Param::from_tensor(Tensor::zeros([257, 8], device));
         for rows in [1, 3, 100] {
-            let score = score(&model, &validation, rows, device).unwrap();
+            let score = score(&model, &validation, rows, None, device).unwrap();
             assert_eq!(score.targets, (held_out + ends) as u64);
             assert_eq!(score.bytes, held_out as u64);
             assert!((score.loss() - 257f64.ln()).abs() < 1e-6);

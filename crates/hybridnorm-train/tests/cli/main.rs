@@ -3,6 +3,7 @@
 mod bench;
 mod devices;
 mod place;
+mod prepared;
 mod sparse;
 
 use std::fs;

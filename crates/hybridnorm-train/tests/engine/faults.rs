@@ -8,6 +8,7 @@ use burn::tensor::Device;
 use hybridnorm_testing::any_device;
 use hybridnorm_testing::{apply, every_device};
 use hybridnorm_train::checkpoint::{CheckpointError, load_model};
+use hybridnorm_train::data::{DataError, StepBatch};
 use hybridnorm_train::engine::{BatchSource, TrainError, train};
 use rstest::rstest;
 use tempfile::TempDir;
@@ -103,8 +104,8 @@ fn a_run_without_a_whole_generation_is_not_restarted_silently(#[case] device: &D
 struct Constant(Vec<u32>);
 
 impl BatchSource for Constant {
-    fn batch(&self, _step: u64) -> Vec<u32> {
-        self.0.clone()
+    fn batch(&self, _step: u64) -> Result<StepBatch, DataError> {
+        Ok(StepBatch::whole(self.0.clone(), 4))
     }
 }
 

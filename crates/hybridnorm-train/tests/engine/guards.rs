@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use burn::tensor::{Device, Tensor};
 use hybridnorm_testing::{any_device, apply, every_device};
+use hybridnorm_train::data::{DataError, StepBatch};
 use hybridnorm_train::engine::{BatchSource, Record, TrainError, TrainSummary, train};
 use hybridnorm_train::guard::Action;
 use hybridnorm_train::run::RunConfig;
@@ -26,15 +27,16 @@ struct Poisoned {
 }
 
 impl BatchSource for Poisoned {
-    fn batch(&self, step: u64) -> Vec<u32> {
+    fn batch(&self, step: u64) -> Result<StepBatch, DataError> {
         let [sequences, length] = [4, 9];
         let place = 0..sequences * length;
-        place
+        let tokens = place
             .map(|place| match step + 1 == POISONED {
                 true => self.poison,
                 false => (step as u32 * 7 + place / length * 5 + place % length) % 30,
             })
-            .collect()
+            .collect();
+        Ok(StepBatch::whole(tokens, sequences as usize))
     }
 
     fn documents(&self, step: u64) -> Vec<String> {

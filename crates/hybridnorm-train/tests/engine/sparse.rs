@@ -8,6 +8,7 @@ use burn::module::Param;
 use burn::tensor::{Device, Int, Tensor};
 use hybridnorm_moe::{RoutingError, SparseLayers};
 use hybridnorm_testing::{apply, every_device};
+use hybridnorm_train::data::{DataError, StepBatch};
 use hybridnorm_train::engine::{
     BatchSource, Evaluation, StepRecord, TokenBatch, TrainError, train,
 };
@@ -143,10 +144,11 @@ fn accumulated_sparse_micro_batches_equal_one_batch_to_rounding(#[case] device: 
 struct Half(Arc<dyn BatchSource>, usize);
 
 impl BatchSource for Half {
-    fn batch(&self, step: u64) -> Vec<u32> {
-        let whole = self.0.batch(step);
-        let half = whole.len() / 2;
-        whole[self.1 * half..][..half].to_vec()
+    fn batch(&self, step: u64) -> Result<StepBatch, DataError> {
+        let StepBatch { tokens, masked } = self.0.batch(step)?;
+        let (half, rows) = (tokens.len() / 2, masked.len() / 2);
+        let tokens = tokens[self.1 * half..][..half].to_vec();
+        Ok(StepBatch::whole(tokens, rows))
     }
 }
 
@@ -191,8 +193,8 @@ fn noise_is_for_training_only(#[case] device: &Device) {
         let tokens = Tensor::<2, Int>::from_data([[1, 2, 3, 4, 5, 6]], device);
         request.evaluate = Some(Box::new(move |model, _| {
             let [a, b] = [Some(1), Some(2)].map(|noise| {
-                let tokens = tokens.clone();
-                let loss = model.loss(TokenBatch { tokens, noise });
+                let batch = TokenBatch::new(tokens.clone());
+                let loss = model.loss(TokenBatch { noise, ..batch });
                 loss.into_scalar::<f32>()
             });
             assert_eq!(a, b);

@@ -11,6 +11,7 @@ use burn::train::Interrupter;
 use hybridnorm_core::{Decoder, DecoderConfig};
 use hybridnorm_moe::{FeedForwardLayer, Router, SparseConfig};
 use hybridnorm_train::checkpoint::{FORMAT, Snapshot, TrainingState};
+use hybridnorm_train::data::{DataError, StepBatch};
 use hybridnorm_train::engine::{
     BatchSource, Console, Evaluation, Record, RunDir, StepRecord, TrainError, TrainRequest,
     TrainSummary, train,
@@ -28,7 +29,7 @@ pub struct Hashed {
 }
 
 impl BatchSource for Hashed {
-    fn batch(&self, step: u64) -> Vec<u32> {
+    fn batch(&self, step: u64) -> Result<StepBatch, DataError> {
         let mut x = step.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
         let next = |_| {
             x ^= x << 13;
@@ -37,7 +38,8 @@ impl BatchSource for Hashed {
             // Skewed, so that there is something to learn.
             ((x >> 32) % VOCAB as u64).min((x >> 8) % VOCAB as u64) as u32
         };
-        (0..self.batch * (self.seq + 1)).map(next).collect()
+        let tokens = (0..self.batch * (self.seq + 1)).map(next).collect();
+        Ok(StepBatch::whole(tokens, self.batch))
     }
 
     fn identity(&self) -> Option<String> {
@@ -199,7 +201,7 @@ struct StopAt {
 }
 
 impl BatchSource for StopAt {
-    fn batch(&self, step: u64) -> Vec<u32> {
+    fn batch(&self, step: u64) -> Result<StepBatch, DataError> {
         if step + 1 == self.at {
             self.interrupter.stop(Some("test"));
         }
