@@ -10,7 +10,7 @@ use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::parser::parse_message_type;
 
 pub fn text() -> Vec<u8> {
-    "Ein Wörterbuch ist ein Buch.\r\n\u{1F600} 0123456789\n"
+    "A wörd is a wörd.\r\n\u{1F600} 0123456789\n"
         .repeat(8)
         .into_bytes()
 }
