@@ -42,13 +42,16 @@ impl Folder {
                 "it holds other files: give a new or an empty folder, or one that `prepare` began";
             return Err(DataError::shard(dir, message));
         }
-        let folder = Self::lock(dir)?;
         if has(INDEX_FILE) {
             let shards = Shards::open(dir)?;
-            folder.same(&settings, &settings_of(shards.index(), &settings))?;
-            folder.clear()?;
+            same(dir, &settings, &settings_of(shards.index(), &settings))?;
+            if has(PROGRESS_FILE) {
+                // Killed between its last two breaths.
+                Self::lock(dir)?.clear()?;
+            }
             return Ok(Begin::Done(shards.index().clone()));
         }
+        let folder = Self::lock(dir)?;
         let path = folder.at(PROGRESS_FILE);
         if !path.is_file() {
             let state = State::new(settings);
@@ -59,7 +62,7 @@ impl Folder {
         let mut state: State = serde_json::from_slice(&bytes).map_err(|error| {
             DataError::shard(&path, format!("it is damaged: {error}: remove the folder"))
         })?;
-        folder.same(&settings, &state.settings)?;
+        same(dir, &settings, &state.settings)?;
         state.settings = settings;
         Ok(Begin::From(folder, Box::new(state)))
     }
@@ -85,18 +88,6 @@ impl Folder {
 
     fn at(&self, name: &str) -> PathBuf {
         self.dir.join(name)
-    }
-
-    fn same(&self, asked: &Settings, found: &Settings) -> Result<(), DataError> {
-        match found.difference(asked) {
-            None => Ok(()),
-            Some((field, found, expected)) => Err(DataError::OtherPreparation {
-                path: self.dir.clone(),
-                field,
-                found,
-                expected,
-            }),
-        }
     }
 
     /// The keys of the documents written so far, if repeated ones are to be dropped.
@@ -206,6 +197,18 @@ impl Folder {
             }
             _ => Ok(()),
         }
+    }
+}
+
+fn same(dir: &Path, asked: &Settings, found: &Settings) -> Result<(), DataError> {
+    match found.difference(asked) {
+        None => Ok(()),
+        Some((field, found, expected)) => Err(DataError::OtherPreparation {
+            path: dir.to_owned(),
+            field,
+            found,
+            expected,
+        }),
     }
 }
 

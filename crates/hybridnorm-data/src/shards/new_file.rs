@@ -62,8 +62,11 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<FileRecord, DataE
     let mut file = NewFile::create(path.to_owned())?;
     file.write(bytes)?;
     let record = file.finish()?;
-    if let Some(dir) = path.parent() {
-        sync_directory(dir)?;
+    match path.parent() {
+        // A bare name lies in the current directory.
+        Some(dir) if dir.as_os_str().is_empty() => sync_directory(Path::new("."))?,
+        Some(dir) => sync_directory(dir)?,
+        None => {}
     }
     Ok(record)
 }
