@@ -107,7 +107,7 @@ pub enum TrainError {
         /// The step, counted from 1.
         step: u64,
         /// What went wrong.
-        source: DataError,
+        source: Arc<DataError>,
     },
     /// The batch source broke its contract.
     #[error("batch of step {step}: {problem}")]

@@ -4,6 +4,7 @@ use burn::data::dataloader::DataLoaderIterator;
 
 use super::error::TrainError;
 use super::incident::Incident;
+use super::loader::LoadError;
 use super::log::Record;
 use super::model::{LanguageModel, TokenBatch};
 use super::restore;
@@ -34,7 +35,7 @@ impl Session {
         let wrong = |problem: String| TrainError::Batch { step, problem };
         let accumulation = self.training.accumulation();
         let mut micro_batches = (0..accumulation).map(|_| match batches.next() {
-            Some(batch) => batch.map_err(|error| wrong(error.to_string())),
+            Some(batch) => batch.map_err(|error| LoadError::of(step, &error)),
             None => Err(wrong("the loader ended".to_string())),
         });
         if self.guard_state.has_refused(step) {

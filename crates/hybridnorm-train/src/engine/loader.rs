@@ -1,5 +1,6 @@
 //! Token batches as Burn's data loader.
 
+use std::error::Error;
 use std::sync::Arc;
 
 use burn::data::dataloader::{DataLoader, DataLoaderIterator, Progress};
@@ -84,19 +85,13 @@ impl TokenLoader {
     }
 
     /// The batch of `step`, if the source keeps its word about it.
-    fn step(&self, step: u64) -> Result<StepBatch, TrainError> {
+    fn step(&self, step: u64) -> Result<StepBatch, LoadError> {
         let LoaderShape {
             batch, seq, vocab, ..
         } = self.shape;
         let read = self.source.batch(step);
-        let found = read.map_err(|source| TrainError::Data {
-            step: step + 1,
-            source,
-        })?;
-        let wrong = |problem: String| TrainError::Batch {
-            step: step + 1,
-            problem,
-        };
+        let found = read.map_err(|source| LoadError::Data(Arc::new(source)))?;
+        let wrong = LoadError::Contract;
         let (tokens, rows) = (found.tokens.len(), found.masked.len());
         if tokens != batch * (seq + 1) || rows != batch {
             return Err(wrong(format!(
@@ -108,6 +103,37 @@ impl TokenLoader {
                 "token id {id} is not below the model's {vocab}"
             ))),
             None => Ok(found),
+        }
+    }
+}
+
+/// Why a step has no batch. Burn hands it on as a [`DatasetError`], out of which it can be copied, not moved.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(super) enum LoadError {
+    /// The data cannot be read.
+    #[error(transparent)]
+    Data(Arc<DataError>),
+    /// The source broke its contract.
+    #[error("{0}")]
+    Contract(String),
+}
+
+impl LoadError {
+    /// What `error` says of `step`, counted from 1.
+    pub(super) fn of(step: u64, error: &DatasetError) -> TrainError {
+        match error.source().and_then(|source| source.downcast_ref()) {
+            Some(Self::Data(source)) => TrainError::Data {
+                step,
+                source: source.clone(),
+            },
+            Some(Self::Contract(problem)) => TrainError::Batch {
+                step,
+                problem: problem.clone(),
+            },
+            None => TrainError::Batch {
+                step,
+                problem: error.to_string(),
+            },
         }
     }
 }

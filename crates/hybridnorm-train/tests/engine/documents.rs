@@ -8,7 +8,7 @@ use hybridnorm_core::Pass;
 use hybridnorm_testing::{any_device, apply, every_device};
 use hybridnorm_train::data::{DataError, StepBatch};
 use hybridnorm_train::engine::{
-    BatchSource, LanguageModel, LoaderShape, TokenBatch, TokenLoader, TrainError, train,
+    BatchSource, LanguageModel, LoaderShape, Recompute, TokenBatch, TokenLoader, TrainError, train,
 };
 use hybridnorm_train::run::RunConfig;
 use tempfile::TempDir;
@@ -24,6 +24,19 @@ struct Fixed(StepBatch);
 impl BatchSource for Fixed {
     fn batch(&self, _step: u64) -> Result<StepBatch, DataError> {
         Ok(self.0.clone())
+    }
+}
+
+/// The same, and known to end its documents with [`END`].
+struct Ending(Fixed);
+
+impl BatchSource for Ending {
+    fn batch(&self, step: u64) -> Result<StepBatch, DataError> {
+        self.0.batch(step)
+    }
+
+    fn end_of_document(&self) -> Option<u32> {
+        Some(END)
     }
 }
 
@@ -122,20 +135,31 @@ fn a_masked_sequence_costs_nothing_and_counts_in_the_divisor(#[case] device: &De
     assert!(loss(both, vec![false, false]) > halved);
 }
 
-/// Labels are masked wherever their sequence falls among the micro-batches.
+/// Masks act alike wherever a sequence falls among the micro-batches, and in passes that are divided to save memory.
 #[apply(every_device!)]
-fn accumulation_is_linear_in_masked_sequences(#[case] device: &Device) {
+fn masks_do_not_depend_on_how_a_step_is_divided(#[case] device: &Device) {
     let tokens = [4, 9, 2, 7].map(|first| two_documents(first, 5)).concat();
-    let batch = StepBatch {
+    let batch = Fixed(StepBatch {
         tokens,
         masked: vec![false, true, true, false],
-    };
-    let losses = [1, 2, 4].map(|micro_batch| {
+    });
+    let batch = Arc::new(Ending(batch));
+    let losses = [
+        (1, Recompute::None, None),
+        (2, Recompute::None, None),
+        (4, Recompute::None, None),
+        (4, Recompute::None, Some(7)),
+        (2, Recompute::Block, Some(7)),
+    ]
+    .map(|(micro_batch, recompute, rows)| {
         let dir = TempDir::new().unwrap();
         let mut config = tiny::config(3, micro_batch);
         config.training.seq = SEQ;
+        config.training.recompute = recompute;
+        config.training.logit_rows = rows;
+        config.data.document_mask = true;
         let mut request = tiny::request(config, dir.path(), device, false);
-        request.batches = Arc::new(Fixed(batch.clone()));
+        request.batches = batch.clone();
         train(request).unwrap();
         let records = tiny::step_records(dir.path());
         records.iter().map(|record| record.loss).collect::<Vec<_>>()
