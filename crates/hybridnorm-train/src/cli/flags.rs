@@ -15,6 +15,7 @@ use crate::engine::{Precision, Recompute, stored_config};
 use crate::error::Error;
 use crate::guard::Action;
 use crate::presets;
+use crate::recipe::{OptimizerName, ScheduleShape};
 use crate::run::{RunConfig, TrainingConfig};
 
 /// Rows of the embedding are a multiple of this, which matrix units like.
@@ -61,6 +62,12 @@ pub struct RunFlags {
     /// Highest learning rate
     #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
     lr: Option<f64>,
+    /// Learning rate after the warm-up
+    #[arg(long, value_name = "NAME", help = schedule_help())]
+    schedule: Option<String>,
+    /// Optimiser
+    #[arg(long, value_name = "NAME", help = optimizer_help())]
+    optimizer: Option<String>,
     /// Tokens of linear warm-up [default: 5 % of the run]
     #[arg(long, value_name = "N")]
     warmup_tokens: Option<u64>,
@@ -134,6 +141,10 @@ impl RunFlags {
         };
         let placement: Option<Placement> = self.placement.as_deref().map(str::parse).transpose()?;
         let init: Option<InitScheme> = self.init.as_deref().map(str::parse).transpose()?;
+        let schedule: Option<ScheduleShape> =
+            self.schedule.as_deref().map(str::parse).transpose()?;
+        let optimizer: Option<OptimizerName> =
+            self.optimizer.as_deref().map(str::parse).transpose()?;
         let preset = presets::find(self.preset.as_deref().unwrap_or(DEFAULT_PRESET))?;
         let base = match &placement {
             Some(placement) => placement.clone(),
@@ -164,7 +175,16 @@ impl RunFlags {
         if let Some(init) = init {
             config.model.init.scheme = Some(init);
         }
+        if let Some(shape) = schedule {
+            config.schedule.reshape(shape);
+        }
+        if let Some(name) = optimizer {
+            config.optimizer.rename(name);
+        }
         self.overlay(&mut config)?;
+        if !self.resume {
+            config.spell_out();
+        }
         let tokenizer = Tokenizer::from_spec(&config.data.tokenizer)?;
         set_vocabulary(
             &mut config,
@@ -362,6 +382,16 @@ fn placement_help() -> String {
 fn init_help() -> String {
     let names = InitScheme::ALL.iter().map(|(name, _)| *name);
     one_of("Initialisation", names) + " [default: the placement's own]"
+}
+
+fn schedule_help() -> String {
+    one_of("Learning rate after the warm-up", ScheduleShape::names())
+        + &format!(" [default: {}]", ScheduleShape::default())
+}
+
+fn optimizer_help() -> String {
+    one_of("Optimiser", OptimizerName::names())
+        + &format!(" [default: {}]", OptimizerName::default())
 }
 
 fn device_help() -> String {

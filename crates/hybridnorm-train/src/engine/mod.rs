@@ -56,7 +56,7 @@ pub use signals::interrupt_on_signals;
 pub use stages::{Recompute, Stages};
 pub(crate) use step::StepGradients;
 
-use crate::recipe::AdamW;
+use crate::recipe::Optimizer;
 use crate::run::RunConfig;
 use metrics::{Scalar, names};
 use routers::RouterWatch;
@@ -160,7 +160,7 @@ pub fn train(request: TrainRequest) -> Result<TrainSummary, TrainError> {
     config.training.precision.check(&device)?;
     let model = LanguageModel::new(&config.model_config(), &device)?;
     let mut model = model.with_stages(config.training.stages());
-    let mut optimizer = AdamW::new(config.optimizer.clone(), &model);
+    let mut optimizer = Optimizer::new(config.optimizer.clone(), &model);
     let data = batches.identity();
     let mut position = None;
     let (run, changes) = if resume {
@@ -209,7 +209,7 @@ pub fn train(request: TrainRequest) -> Result<TrainSummary, TrainError> {
     let sparse = model.is_sparse();
     let strategy = Arc::new(StepLoop::new(Session {
         schedule: config.schedule(),
-        max_grad_norm: config.optimizer.max_grad_norm,
+        clip: config.optimizer.clip(),
         recipe: config.optimizer.clone(),
         model: config.model_config(),
         guard: config.guard,

@@ -9,7 +9,7 @@ use hybridnorm_moe::RouterHealth;
 use super::error::TrainError;
 use super::model::{LanguageModel, MicroBatch, Output, TokenBatch};
 use super::routers::{self, RouterMeters};
-use crate::recipe::{AdamW, GradientNorms, clip_coefficient};
+use crate::recipe::{GradientNorms, Optimizer, clip_coefficient};
 
 /// The gradient of a step, not yet applied.
 pub(crate) struct StepGradients {
@@ -104,7 +104,7 @@ impl StepGradients {
     pub fn apply(
         self,
         model: LanguageModel,
-        optimizer: &mut AdamW,
+        optimizer: &mut Optimizer,
         lr: f64,
         max_norm: f64,
     ) -> LanguageModel {

@@ -29,7 +29,7 @@ use super::{Evaluate, EvaluationScope};
 use crate::amount::Amount;
 use crate::checkpoint::{CheckpointError, FORMAT, Snapshot, TrainingState};
 use crate::guard::{GuardConfig, GuardState};
-use crate::recipe::{AdamW, AdamWConfig, Schedule};
+use crate::recipe::{Clip, Optimizer, OptimizerConfig, Schedule};
 use crate::run::TrainingConfig;
 
 type Events = SupervisedTrainingEventProcessor<LanguageModel>;
@@ -38,10 +38,10 @@ type Events = SupervisedTrainingEventProcessor<LanguageModel>;
 pub(super) struct Session {
     pub training: TrainingConfig,
     pub schedule: Schedule,
-    pub max_grad_norm: f64,
-    pub optimizer: AdamW,
+    pub clip: Clip,
+    pub optimizer: Optimizer,
     /// What the optimiser and the model are made from, to begin again.
-    pub recipe: AdamWConfig,
+    pub recipe: OptimizerConfig,
     pub model: ModelConfig,
     pub guard: GuardConfig,
     pub guard_state: GuardState,
@@ -195,7 +195,7 @@ impl Session {
             if let Some(gradients) = gradients {
                 let lr = self.schedule.at(tokens);
                 figures = Some((gradients.figures.clone(), lr));
-                model = gradients.apply(model, &mut self.optimizer, lr, self.max_grad_norm);
+                model = gradients.apply(model, &mut self.optimizer, lr, self.clip.at(tokens));
             }
             let seconds = step_started.elapsed().as_secs_f64();
             let elapsed_s = self.at.elapsed_before + started.elapsed().as_secs_f64();

@@ -19,6 +19,8 @@ use rstest::rstest;
 #[case::sparse_preset("--preset moe-dmeo", &["preset", "moe-dmeo", "did you mean \"moe-demo\"?", "151m"])]
 #[case::init("--init megatorn", &["init", "megatorn", "did you mean \"megatron\"?"])]
 #[case::device("--device felx", &["device", "felx", "did you mean \"flex\"?"])]
+#[case::optimizer("--optimizer moun", &["optimizer", "moun", "did you mean \"muon\"?"])]
+#[case::schedule("--schedule linaer", &["schedule.shape", "linaer", "did you mean \"linear\"?", "wsd"])]
 #[case::flag("--stesp 3", &["--stesp", "--steps"])]
 #[case::flag_value("--steps three", &["three", "--steps"])]
 #[case::data_missing("--data nowhere.txt", &["nowhere.txt", "does not exist"])]
@@ -135,6 +137,25 @@ fn a_plan_can_be_trained() {
     // A second run without --out gets a directory of its own.
     place.succeed("train --config plan.toml");
     assert!(place.path("runs/plan-2/summary.json").is_file());
+}
+
+#[test]
+fn a_rival_recipe_is_planned_trained_and_resumed() {
+    let place = Place::new();
+    let flags = "--config tiny.toml --optimizer muon --schedule wsd";
+    let plan = place.succeed(&format!("plan {flags}"));
+    for words in [
+        "Muon(0.95 Nesterov, 5 rounds, rms-match) for the blocks' matrices, AdamW(0.9, 0.95) for the rest",
+        "wsd: up to 1e-2 over 9 tokens, then constant, down to 1e-3 (1-sqrt) in the last 0.2 of the run",
+    ] {
+        assert!(plan.contains(words), "no {words:?} in:\n{plan}");
+    }
+    place.succeed(&format!("{flags} --out run"));
+    let stored = fs::read_to_string(place.path("run/config.toml")).unwrap();
+    assert!(stored.contains("newton_schulz_steps = 5"), "{stored}");
+    place.succeed("--out run --resume");
+    let message = place.refuse("--out run --resume --optimizer adamw");
+    assert!(message.contains("optimizer.muon"), "{message}");
 }
 
 #[test]
