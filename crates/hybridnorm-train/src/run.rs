@@ -94,6 +94,8 @@ pub struct TrainingConfig {
     pub keep_best: bool,
     /// Of these, one is kept for good beside them; 0 for none.
     pub keep_every: Amount,
+    /// Between two steps whose update ratios are logged; 0 for none.
+    pub update_ratio_every: Amount,
 }
 
 impl Default for TrainingConfig {
@@ -113,6 +115,7 @@ impl Default for TrainingConfig {
             keep_checkpoints: 3,
             keep_best: true,
             keep_every: Amount::Steps(0),
+            update_ratio_every: Amount::Steps(20),
         }
     }
 }

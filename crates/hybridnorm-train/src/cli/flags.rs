@@ -107,6 +107,12 @@ pub struct RunFlags {
     /// End the run, with a checkpoint, once this much time has passed: 90m, 11h 30m
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     max_time: Option<Duration>,
+    /// Also write figures as TensorBoard event files, to tensorboard/ in the run directory
+    #[arg(long)]
+    tensorboard: bool,
+    /// Show Burn's dashboard instead of lines (in a build with the feature `tui`)
+    #[arg(long)]
+    tui: bool,
     /// Continue the run in --out, or else the latest of the default directories
     #[arg(long)]
     resume: bool,
@@ -128,6 +134,8 @@ pub(super) struct Request {
     pub resume: bool,
     pub allow: Vec<String>,
     pub max_time: Option<Duration>,
+    pub tensorboard: bool,
+    pub tui: bool,
     /// The preset, where the model is one.
     pub preset: Option<&'static str>,
 }
@@ -200,6 +208,8 @@ impl RunFlags {
             resume: self.resume,
             allow: self.allow.clone(),
             max_time: self.max_time,
+            tensorboard: self.tensorboard,
+            tui: self.tui,
             preset: from_preset.then_some(preset.name),
         })
     }

@@ -9,6 +9,7 @@ mod muon;
 mod names;
 mod optimizer;
 mod schedule;
+mod update;
 
 pub use adamw::AdamWConfig;
 pub use clip::{GradientNorms, clip_coefficient};
@@ -17,3 +18,4 @@ pub use groups::{GroupRule, ParamInfo, ParamKind, params};
 pub use muon::{MuonConfig, MuonScale, orthogonalize};
 pub use optimizer::{Moments, Optimizer};
 pub use schedule::{Decay, DecayShape, Schedule, ScheduleShape};
+pub use update::{ParamGroup, Update, UpdateRatios};

@@ -10,6 +10,7 @@ use hybridnorm_kernels::{AdamWStep, adamw};
 use super::config::OptimizerConfig;
 use super::groups::{muon_columns, params};
 use super::muon::{MuonConfig, MuonStep};
+use super::update::{ParamGroup, Update};
 
 /// The optimiser and its state: the moments of every parameter, and the number of steps taken.
 #[derive(Debug)]
@@ -35,6 +36,7 @@ pub struct Moments {
 #[derive(Debug)]
 struct Rule {
     decays: bool,
+    group: ParamGroup,
     /// The widths of Muon's matrices side by side in it; AdamW's where empty.
     muon: Vec<usize>,
 }
@@ -49,6 +51,7 @@ impl Optimizer {
         let rules = params.iter().map(|param| {
             let rule = Rule {
                 decays: groups.decays(param),
+                group: ParamGroup::of(param),
                 muon: match with_muon {
                     true => muon_columns(param, &params),
                     false => Vec::new(),
@@ -82,6 +85,30 @@ impl Optimizer {
 
     /// Takes one step. Gradients are multiplied by `scale` first: averaging over micro-batches times clipping.
     pub fn step<M: Module>(&mut self, module: M, grads: GradientsParams, lr: f64, scale: f64) -> M {
+        self.take(module, grads, lr, scale, None)
+    }
+
+    /// As [`step`](Self::step), and tells how far the weights moved. It keeps the weights of before for as long.
+    pub fn measured_step<M: Module>(
+        &mut self,
+        module: M,
+        grads: GradientsParams,
+        lr: f64,
+        scale: f64,
+    ) -> (M, Update) {
+        let mut update = Update::default();
+        let module = self.take(module, grads, lr, scale, Some(&mut update));
+        (module, update)
+    }
+
+    fn take<M: Module>(
+        &mut self,
+        module: M,
+        grads: GradientsParams,
+        lr: f64,
+        scale: f64,
+        measured: Option<&mut Update>,
+    ) -> M {
         self.steps += 1;
         let adamw = self.config.adamw.step(self.steps, lr, scale);
         module.map(&mut Step {
@@ -92,6 +119,7 @@ impl Optimizer {
             weight_decay: self.config.adamw.weight_decay,
             rules: &self.rules,
             moments: &mut self.moments,
+            measured,
         })
     }
 }
@@ -104,6 +132,7 @@ struct Step<'a> {
     weight_decay: f64,
     rules: &'a HashMap<ParamId, Rule>,
     moments: &'a mut Moments,
+    measured: Option<&'a mut Update>,
 }
 
 impl Step<'_> {
@@ -115,7 +144,7 @@ impl Step<'_> {
     ) -> Tensor<D> {
         let rule = self.rules.get(&id);
         match (rule, &self.muon) {
-            (Some(Rule { decays, muon }), Some(config)) if !muon.is_empty() => {
+            (Some(Rule { decays, muon, .. }), Some(config)) if !muon.is_empty() => {
                 let momentum = self.moments.momentum.remove(id);
                 let momentum = momentum.unwrap_or_else(|| weight.zeros_like());
                 let at = MuonStep {
@@ -127,7 +156,7 @@ impl Step<'_> {
                 self.moments.momentum.register(id, momentum);
                 weight
             }
-            _ => self.adamw(id, weight, grad, rule.is_some_and(|rule| rule.decays)),
+            (rule, _) => self.adamw(id, weight, grad, rule.is_some_and(|rule| rule.decays)),
         }
     }
 
@@ -163,7 +192,15 @@ impl ModuleMapper for Step<'_> {
         let id = param.id;
         param.map(|weight| {
             let checkpointing = weight.gradient_checkpointing_strategy();
-            let updated = Tensor::from_inner(self.update(id, weight.inner(), grad));
+            let weight = weight.inner();
+            let before = self.measured.is_some().then(|| weight.clone());
+            let updated = self.update(id, weight, grad);
+            if let (Some(before), Some(measured)) = (before, &mut self.measured)
+                && let Some(rule) = self.rules.get(&id)
+            {
+                measured.add(rule.group, before, updated.clone());
+            }
+            let updated = Tensor::from_inner(updated);
             let updated = match checkpointing {
                 Some(strategy) => updated.with_gradient_checkpointing_strategy(strategy),
                 None => updated,

@@ -21,6 +21,7 @@ use rstest::rstest;
 #[case::device("--device felx", &["device", "felx", "did you mean \"flex\"?"])]
 #[case::optimizer("--optimizer moun", &["optimizer", "moun", "did you mean \"muon\"?"])]
 #[case::schedule("--schedule linaer", &["schedule.shape", "linaer", "did you mean \"linear\"?", "wsd"])]
+#[case::tui("--config tiny.toml --tui", if cfg!(feature = "tui") { &["--tui", "terminal"] } else { &["--tui", "--features tui"] })]
 #[case::flag("--stesp 3", &["--stesp", "--steps"])]
 #[case::flag_value("--steps three", &["three", "--steps"])]
 #[case::data_missing("--data nowhere.txt", &["nowhere.txt", "does not exist"])]
@@ -137,6 +138,21 @@ fn a_plan_can_be_trained() {
     // A second run without --out gets a directory of its own.
     place.succeed("train --config plan.toml");
     assert!(place.path("runs/plan-2/summary.json").is_file());
+}
+
+#[test]
+fn utilization_and_tensorboard_are_there_when_asked_for() {
+    let place = Place::new();
+    let out = place.succeed("--config tiny.toml --out run --tensorboard");
+    assert!(out.contains(" GFLOP a token; the device does "), "{out}");
+    let log = fs::read_to_string(place.path("run/metrics.jsonl")).unwrap();
+    let step: serde_json::Value = serde_json::from_str(log.lines().next().unwrap()).unwrap();
+    assert!(step["mfu"].as_f64().unwrap() > 0.0, "{step}");
+    assert!(step["peak_tflops"].as_f64().unwrap() > 0.0, "{step}");
+    let files = |run: &str| fs::read_dir(place.path(run).join("tensorboard")).map(Iterator::count);
+    assert_eq!(files("run").unwrap(), 1);
+    place.succeed("--config tiny.toml --out plain");
+    assert!(files("plain").is_err());
 }
 
 #[test]

@@ -55,6 +55,7 @@ pub fn config(steps: u64, micro_batch: usize) -> RunConfig {
             batch: 4,
             micro_batch,
             eval_every: 2.into(),
+            update_ratio_every: 2.into(),
             checkpoint_every: 2.into(),
             ..Default::default()
         },
@@ -169,6 +170,8 @@ pub fn request(config: RunConfig, dir: &Path, device: &Device, resume: bool) -> 
         })),
         interrupter: Interrupter::new(),
         console: Console::silent(),
+        tensorboard: false,
+        utilization: None,
     }
 }
 

@@ -4,3 +4,4 @@ mod docs;
 mod muon;
 mod names;
 mod schedule;
+mod update;
