@@ -65,7 +65,7 @@ fn every_parameter_has_its_group_and_measuring_changes_nothing(#[case] device: &
     let model = config.init(device).unwrap();
     for param in params(&model) {
         let group = match param.path.as_str() {
-            path if path.contains("norm") => ParamGroup::Norms,
+            path if path.contains("norm") || path.contains("residual") => ParamGroup::Norms,
             path if path.contains(".attention.") => ParamGroup::Attention,
             path if path.contains(".router.") => ParamGroup::Router,
             path if path.contains(".experts.") => ParamGroup::Experts,
