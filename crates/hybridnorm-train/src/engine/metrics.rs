@@ -37,7 +37,7 @@ pub struct StepRecord {
     /// Model FLOPs utilisation: what the model's arithmetic needed of `peak_tflops`; absent where no peak is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mfu: Option<f64>,
-    /// The most that the device can do with f32 operands, in 10¹² operations a second.
+    /// The most that the device can do in the precision of the run, in 10¹² operations a second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peak_tflops: Option<f64>,
     /// True where that peak was measured when the process started, which makes `mfu` an estimate; absent where its maker tells it.

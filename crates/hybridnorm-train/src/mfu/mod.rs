@@ -30,10 +30,12 @@ impl Utilization {
     /// When there is no such model.
     pub fn of(config: &RunConfig, device: &Device) -> Result<Option<Self>, ConfigError> {
         let flops_per_token = flops_per_token(&config.model_config(), config.training.seq)?;
-        Ok(Peak::of(device).map(|peak| Self {
-            flops_per_token,
-            peak,
-        }))
+        Ok(
+            Peak::of(device, config.training.precision).map(|peak| Self {
+                flops_per_token,
+                peak,
+            }),
+        )
     }
 
     /// The share of the peak that `tokens_per_s` amounts to.
