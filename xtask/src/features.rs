@@ -9,9 +9,12 @@ use xshell::{Shell, cmd};
 use crate::report::Report;
 use crate::workspace::{SWITCHES, Workspace};
 
+/// The program's feature that is neither a backend nor a switch of one.
+const DASHBOARD: &str = "tui";
+
 #[derive(Args)]
 pub struct FeaturesArgs {
-    /// Only these parts: a backend, `fusion`, or a crate [default: all of them]
+    /// Only these parts: a backend, `fusion`, `tui`, or a crate [default: all of them]
     #[arg(value_name = "NAME")]
     names: Vec<String>,
 }
@@ -81,6 +84,7 @@ fn parts(workspace: &Workspace, os: &str) -> Result<Vec<Part>, String> {
     }
     let switches = format!("wgpu,{}", SWITCHES.join(","));
     add(&mut parts, SWITCHES[0], train(&switches), None);
+    add(&mut parts, DASHBOARD, train(DASHBOARD), None);
     Ok(parts)
 }
 
@@ -136,6 +140,7 @@ mod tests {
                 "-p hybridnorm-train --features ndarray",
                 "-p hybridnorm-train --features wgpu",
                 "-p hybridnorm-train --features wgpu,fusion,autotune",
+                "-p hybridnorm-train --features tui",
             ]
         );
     }

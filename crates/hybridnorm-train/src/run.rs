@@ -10,7 +10,7 @@ use crate::amount::Amount;
 use crate::data::{VALIDATION_FRACTION, Width};
 use crate::engine::{Precision, Recompute, Stages};
 use crate::guard::GuardConfig;
-use crate::recipe::{AdamWConfig, Schedule, ScheduleShape};
+use crate::recipe::{Decay, OptimizerConfig, Schedule, ScheduleShape};
 
 /// Everything that decides a run's numbers. Unknown fields are refused; `plan` prints every default.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -28,9 +28,9 @@ pub struct RunConfig {
     /// Learning rate over time.
     #[serde(default)]
     pub schedule: ScheduleConfig,
-    /// Optimiser.
+    /// Optimiser and clipping.
     #[serde(default)]
-    pub optimizer: AdamWConfig,
+    pub optimizer: OptimizerConfig,
     /// The model.
     pub model: DecoderConfig,
     /// Its sparse feed-forward layers; absent, all are dense.
@@ -170,6 +170,8 @@ pub struct TrainingConfig {
     pub keep_best: bool,
     /// Of these, one is kept for good beside them; 0 for none.
     pub keep_every: Amount,
+    /// Between two steps whose update ratios are logged; 0 for none.
+    pub update_ratio_every: Amount,
 }
 
 impl Default for TrainingConfig {
@@ -189,6 +191,7 @@ impl Default for TrainingConfig {
             keep_checkpoints: 3,
             keep_best: true,
             keep_every: Amount::Steps(0),
+            update_ratio_every: Amount::Steps(20),
         }
     }
 }
@@ -229,6 +232,9 @@ pub struct ScheduleConfig {
     pub warmup_tokens: Option<u64>,
     /// Learning rate at the very start of the warm-up.
     pub warmup_from: f64,
+    /// The last part of a `wsd` schedule; its defaults where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decay: Option<Decay>,
 }
 
 impl Default for ScheduleConfig {
@@ -239,7 +245,43 @@ impl Default for ScheduleConfig {
             floor: 0.1,
             warmup_tokens: None,
             warmup_from: 0.0,
+            decay: None,
         }
+    }
+}
+
+impl ScheduleConfig {
+    /// Takes another shape. The decay goes with `wsd`.
+    pub fn reshape(&mut self, shape: ScheduleShape) {
+        self.shape = shape;
+        if shape != ScheduleShape::Wsd {
+            self.decay = None;
+        }
+    }
+
+    /// Refuses a decay that does nothing, or that meets the warm-up, in a run of `total` tokens.
+    fn validate_decay(&self, total: u64) -> Result<(), ConfigError> {
+        if self.shape != ScheduleShape::Wsd {
+            let allowed = "only with schedule.shape = \"wsd\", without which it does nothing";
+            return match self.decay {
+                Some(_) => Err(ConfigError::new("schedule.decay", "a table", allowed)),
+                None => Ok(()),
+            };
+        }
+        let fraction = self.decay.unwrap_or_default().fraction;
+        let warmup = self.warmup_tokens.unwrap_or(total / 20) as f64 / total as f64;
+        if fraction > 0.0 && fraction + warmup <= 1.0 {
+            return Ok(());
+        }
+        let allowed = format!(
+            "above 0 and up to {}, the share of the run after its warm-up",
+            1.0 - warmup
+        );
+        Err(ConfigError::new(
+            "schedule.decay.fraction",
+            fraction,
+            allowed,
+        ))
     }
 }
 
@@ -249,6 +291,16 @@ impl RunConfig {
         ModelConfig {
             decoder: self.model.clone(),
             sparse: self.sparse.clone(),
+        }
+    }
+
+    /// Writes out the defaults of what is in use but was left out.
+    pub fn spell_out(&mut self) {
+        if let Some(muon) = self.optimizer.muon() {
+            self.optimizer.muon = Some(muon);
+        }
+        if self.schedule.shape == ScheduleShape::Wsd {
+            self.schedule.decay.get_or_insert_default();
         }
     }
 
@@ -316,35 +368,21 @@ impl RunConfig {
             let allowed = "at least 1 with the inverse-sqrt shape, which is scaled by it";
             return Err(ConfigError::new("schedule.warmup_tokens", 0, allowed));
         }
-        let o = &self.optimizer;
-        for (field, value) in [
-            ("optimizer.epsilon", o.epsilon),
-            ("optimizer.max_grad_norm", o.max_grad_norm),
-        ] {
-            if value == 0.0 {
-                return Err(ConfigError::new(field, value, "a finite number above 0"));
-            }
-        }
         for (field, value, most) in [
             ("schedule.lr", self.schedule.lr, f64::MAX),
             ("schedule.floor", self.schedule.floor, 1.0),
             ("schedule.warmup_from", self.schedule.warmup_from, f64::MAX),
-            ("optimizer.beta1", o.beta1, 1.0 - f64::EPSILON),
-            ("optimizer.beta2", o.beta2, 1.0 - f64::EPSILON),
-            ("optimizer.epsilon", o.epsilon, f64::MAX),
-            ("optimizer.weight_decay", o.weight_decay, f64::MAX),
-            ("optimizer.max_grad_norm", o.max_grad_norm, f64::MAX),
         ] {
             if !(0.0..=most).contains(&value) {
                 let allowed = match most {
                     f64::MAX => "a finite number of at least 0".to_string(),
-                    1.0 => "from 0 to 1".to_string(),
-                    _ => "at least 0 and below 1".to_string(),
+                    _ => "from 0 to 1".to_string(),
                 };
                 return Err(ConfigError::new(field, value, allowed));
             }
         }
-        Ok(())
+        self.schedule.validate_decay(total)?;
+        self.optimizer.validate(total)
     }
 
     /// The schedule in tokens, over the whole run.
@@ -356,6 +394,7 @@ impl RunConfig {
             floor,
             warmup_tokens,
             warmup_from,
+            decay,
         } = self.schedule;
         Schedule {
             shape,
@@ -364,6 +403,7 @@ impl RunConfig {
             warmup_from,
             warmup: warmup_tokens.unwrap_or(total / 20),
             total,
+            decay: decay.unwrap_or_default(),
         }
     }
 }

@@ -13,7 +13,7 @@ use hybridnorm_core::{
 use hybridnorm_train::data::{
     Batches, Corpus, DEFAULT_MAX_BYTES, TextSplit, Tokenizer, VALIDATION_FRACTION,
 };
-use hybridnorm_train::recipe::{AdamW, AdamWConfig, GradientNorms, clip_coefficient};
+use hybridnorm_train::recipe::{AdamWConfig, GradientNorms, Optimizer, clip_coefficient};
 
 const SEQ: usize = 128;
 const BATCH: usize = 8;
@@ -60,7 +60,7 @@ fn train(config: &DecoderConfig, batches: &Batches, time: Duration) -> Result<()
     let device = Device::flex().autodiff();
     let mut model: Decoder = config.init(&device)?;
     let recipe = AdamWConfig::default();
-    let mut optimizer = AdamW::new(recipe.clone(), &model);
+    let mut optimizer = Optimizer::new(recipe.clone(), &model);
     let start = Instant::now();
     let (mut sum, mut count) = (0.0, 0);
     for step in 0.. {

@@ -16,7 +16,7 @@ use super::step_report::StepReport;
 use crate::device::{DeviceSpec, adapter_name};
 use crate::engine::{LanguageModel, StepGradients, TokenBatch, TrainError};
 use crate::error::Error;
-use crate::recipe::{AdamW, AdamWConfig};
+use crate::recipe::{AdamWConfig, Optimizer};
 use crate::run::ScheduleConfig;
 use crate::sizes::{Experts, Parameters};
 
@@ -145,7 +145,7 @@ impl StepBench {
         };
         let (recipe, lr) = (AdamWConfig::default(), ScheduleConfig::default().lr);
         let mut model = LanguageModel::new(&self.model, &device)?;
-        let mut optimizer = AdamW::new(recipe.clone(), &model);
+        let mut optimizer = Optimizer::new(recipe.clone(), &model);
         let mut milliseconds = Vec::new();
         let mut loss = f64::NAN;
         let mut reserved = None;

@@ -5,7 +5,7 @@
 //! | file | what |
 //! |---|---|
 //! | `model.safetensors` | every parameter by module path, row-major as Burn stores it, f32 |
-//! | `optimizer.safetensors` | both moments of every parameter, as `first.PATH` and `second.PATH` |
+//! | `optimizer.safetensors` | both of AdamW's moments of every parameter, as `first.PATH` and `second.PATH`; of those that are Muon's, `momentum.PATH` |
 //! | `state.json` | [`TrainingState`]: step, tokens, optimiser steps, configuration hash |
 //! | `config.toml` | the run's configuration when it was written |
 //! | `manifest.json` | [`Manifest`]: size and BLAKE3 hash of the files above |

@@ -21,7 +21,7 @@ use crate::recipe::{Moments, params};
 pub(super) enum Content<'a> {
     /// The parameter itself, under its path.
     Weights,
-    /// Its moments, under `first.` and `second.` and its path, where it has any.
+    /// Its moments, under `first.` and `second.`, or `momentum.`, and its path, where it has any.
     Moments(&'a Moments),
 }
 
@@ -30,18 +30,20 @@ impl Content<'_> {
     fn names<const D: usize>(&self, path: &str, param: &Param<Tensor<D>>) -> Vec<String> {
         match self {
             Self::Weights => vec![path.to_string()],
-            Self::Moments(_) if self.tensors(param).is_empty() => Vec::new(),
-            Self::Moments(_) => moment_names(path).into(),
+            Self::Moments(_) => match self.tensors(param).len() {
+                0 => Vec::new(),
+                1 => vec![momentum_name(path)],
+                _ => moment_names(path).into(),
+            },
         }
     }
 
     fn tensors<const D: usize>(&self, param: &Param<Tensor<D>>) -> Vec<Tensor<D>> {
         match self {
             Self::Weights => vec![param.val()],
-            Self::Moments(Moments { first, second }) => first
-                .get(param.id)
+            Self::Moments(moments) => [&moments.first, &moments.second, &moments.momentum]
                 .into_iter()
-                .chain(second.get(param.id))
+                .filter_map(|each| each.get(param.id))
                 .collect(),
         }
     }
@@ -49,6 +51,10 @@ impl Content<'_> {
 
 fn moment_names(path: &str) -> [String; 2] {
     [format!("first.{path}"), format!("second.{path}")]
+}
+
+fn momentum_name(path: &str) -> String {
+    format!("momentum.{path}")
 }
 
 /// Writes `content` of every parameter of `module` to `dir/name`, to the disk itself.
@@ -224,12 +230,18 @@ pub(super) fn read_moments<M: Module>(
     for param in params(module) {
         let [first, second] = moment_names(&param.path);
         if file.tensors.tensor(&first).is_ok() {
-            let pair = [
+            let pair = vec![
                 file.values(&first, &param.shape)?,
                 file.values(&second, &param.shape)?,
             ];
             reader.values.insert(param.id, pair);
             asked.extend([first, second]);
+        }
+        let momentum = momentum_name(&param.path);
+        if file.tensors.tensor(&momentum).is_ok() {
+            let values = file.values(&momentum, &param.shape)?;
+            reader.values.insert(param.id, vec![values]);
+            asked.insert(momentum);
         }
     }
     file.holds_only(&asked)?;
@@ -238,21 +250,28 @@ pub(super) fn read_moments<M: Module>(
 }
 
 struct MomentReader<'a> {
-    values: HashMap<ParamId, [Vec<f32>; 2]>,
+    /// Both of AdamW's moments, or Muon's momentum.
+    values: HashMap<ParamId, Vec<Vec<f32>>>,
     device: &'a Device,
     moments: Moments,
 }
 
 impl ModuleVisitor for MomentReader<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let Some(pair) = self.values.remove(&param.id) else {
+        let Some(values) = self.values.remove(&param.id) else {
             return;
         };
-        let [first, second] = pair.map(|values| {
+        let tensors = values.into_iter().map(|values| {
             Tensor::<D>::from_data(TensorData::new(values, param.lazy_shape()), self.device)
         });
-        self.moments.first.register(param.id, first);
-        self.moments.second.register(param.id, second);
+        let moments = &mut self.moments;
+        let slots = match tensors.len() {
+            1 => vec![&mut moments.momentum],
+            _ => vec![&mut moments.first, &mut moments.second],
+        };
+        for (slot, tensor) in slots.into_iter().zip(tensors) {
+            slot.register(param.id, tensor);
+        }
     }
 }
 

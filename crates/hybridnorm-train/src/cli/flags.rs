@@ -16,6 +16,7 @@ use crate::engine::{Precision, Recompute, stored_config};
 use crate::error::Error;
 use crate::guard::Action;
 use crate::presets;
+use crate::recipe::{OptimizerName, ScheduleShape};
 use crate::run::{RunConfig, TrainingConfig};
 
 /// Rows of the embedding are a multiple of this, which matrix units like.
@@ -62,6 +63,12 @@ pub struct RunFlags {
     /// Highest learning rate
     #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
     lr: Option<f64>,
+    /// Learning rate after the warm-up
+    #[arg(long, value_name = "NAME", help = schedule_help())]
+    schedule: Option<String>,
+    /// Optimiser
+    #[arg(long, value_name = "NAME", help = optimizer_help())]
+    optimizer: Option<String>,
     /// Tokens of linear warm-up [default: 5 % of the run]
     #[arg(long, value_name = "N")]
     warmup_tokens: Option<u64>,
@@ -102,6 +109,12 @@ pub struct RunFlags {
     /// End the run, with a checkpoint, once this much time has passed: 90m, 11h 30m
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
     max_time: Option<Duration>,
+    /// Also write figures as TensorBoard event files, to tensorboard/ in the run directory
+    #[arg(long)]
+    tensorboard: bool,
+    /// Show Burn's dashboard instead of lines (in a build with the feature `tui`)
+    #[arg(long)]
+    tui: bool,
     /// Continue the run in --out, or else the latest of the default directories
     #[arg(long)]
     resume: bool,
@@ -125,6 +138,8 @@ pub(super) struct Request {
     pub resume: bool,
     pub allow: Vec<String>,
     pub max_time: Option<Duration>,
+    pub tensorboard: bool,
+    pub tui: bool,
     /// The preset, where the model is one.
     pub preset: Option<&'static str>,
 }
@@ -138,6 +153,10 @@ impl RunFlags {
         };
         let placement: Option<Placement> = self.placement.as_deref().map(str::parse).transpose()?;
         let init: Option<InitScheme> = self.init.as_deref().map(str::parse).transpose()?;
+        let schedule: Option<ScheduleShape> =
+            self.schedule.as_deref().map(str::parse).transpose()?;
+        let optimizer: Option<OptimizerName> =
+            self.optimizer.as_deref().map(str::parse).transpose()?;
         let preset = presets::find(self.preset.as_deref().unwrap_or(DEFAULT_PRESET))?;
         let base = match &placement {
             Some(placement) => placement.clone(),
@@ -168,7 +187,16 @@ impl RunFlags {
         if let Some(init) = init {
             config.model.init.scheme = Some(init);
         }
+        if let Some(shape) = schedule {
+            config.schedule.reshape(shape);
+        }
+        if let Some(name) = optimizer {
+            config.optimizer.rename(name);
+        }
         self.overlay(&mut config)?;
+        if !self.resume {
+            config.spell_out();
+        }
         config.data.validate()?;
         let (sources, tokenizer) = Sources::open(&mut config.data)?;
         set_vocabulary(
@@ -186,6 +214,8 @@ impl RunFlags {
             resume: self.resume,
             allow: self.allow.clone(),
             max_time: self.max_time,
+            tensorboard: self.tensorboard,
+            tui: self.tui,
             preset: from_preset.then_some(preset.name),
         })
     }
@@ -369,6 +399,16 @@ fn placement_help() -> String {
 fn init_help() -> String {
     let names = InitScheme::ALL.iter().map(|(name, _)| *name);
     one_of("Initialisation", names) + " [default: the placement's own]"
+}
+
+fn schedule_help() -> String {
+    one_of("Learning rate after the warm-up", ScheduleShape::names())
+        + &format!(" [default: {}]", ScheduleShape::default())
+}
+
+fn optimizer_help() -> String {
+    one_of("Optimiser", OptimizerName::names())
+        + &format!(" [default: {}]", OptimizerName::default())
 }
 
 fn device_help() -> String {

@@ -12,6 +12,7 @@ use super::run_data::SideFacts;
 use crate::amount::Amount;
 use crate::data::SplitRule;
 use crate::error::Error;
+use crate::recipe::{Decay, Schedule, ScheduleShape};
 use crate::sizes::{Experts, Parameters, thousands};
 
 /// The flags of `plan`.
@@ -153,19 +154,14 @@ impl Plan<'_> {
             thousands(schedule.total),
             schedule.total as f64 / train_tokens,
         )?;
-        let optimizer = &request.config.optimizer;
+        writeln!(f, "          {}", request.config.optimizer)?;
         writeln!(
             f,
-            "          AdamW({}, {}), weight decay {}, gradient norm up to {}",
-            optimizer.beta1, optimizer.beta2, optimizer.weight_decay, optimizer.max_grad_norm,
-        )?;
-        writeln!(
-            f,
-            "schedule  {:?}: up to {:e} over {} tokens, then down to {:e}",
+            "schedule  {}: up to {:e} over {} tokens, then {}",
             schedule.shape,
             schedule.peak,
             thousands(schedule.warmup),
-            schedule.peak * schedule.floor,
+            afterwards(&schedule),
         )?;
         writeln!(
             f,
@@ -193,6 +189,20 @@ impl Plan<'_> {
             "guard     {} after a spike (beyond {} deviations of {} steps), {} after a figure that is not finite",
             guard.spike, guard.sigmas, guard.window, guard.non_finite,
         )
+    }
+}
+
+/// What a schedule does after its warm-up.
+fn afterwards(schedule: &Schedule) -> String {
+    let down = format!("down to {:e}", schedule.peak * schedule.floor);
+    match schedule.shape {
+        ScheduleShape::Constant => "constant".to_string(),
+        ScheduleShape::InverseSqrt => "down with its root".to_string(),
+        ScheduleShape::Wsd => {
+            let Decay { fraction, shape } = schedule.decay;
+            format!("constant, {down} ({shape}) in the last {fraction} of the run")
+        }
+        _ => down,
     }
 }
 

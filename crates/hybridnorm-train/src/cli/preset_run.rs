@@ -2,7 +2,7 @@
 
 use crate::guard::GuardConfig;
 use crate::presets::Preset;
-use crate::recipe::AdamWConfig;
+use crate::recipe::OptimizerConfig;
 use crate::run::{DataConfig, RunConfig, ScheduleConfig, TrainingConfig};
 
 /// The preset of a run that names none.
@@ -26,7 +26,7 @@ pub(super) fn preset_run(preset: &Preset) -> RunConfig {
         },
         guard: GuardConfig::default(),
         schedule: ScheduleConfig::default(),
-        optimizer: AdamWConfig::default(),
+        optimizer: OptimizerConfig::default(),
         model: preset.model.decoder.clone(),
         sparse: preset.model.sparse.clone(),
     };
@@ -35,7 +35,7 @@ pub(super) fn preset_run(preset: &Preset) -> RunConfig {
         SPARSE_PUBLISHED => {
             // The sparse column of the paper's Table 10, 4e-4 down to 5e-5; the embedding decays in the released configuration.
             (run.schedule.lr, run.schedule.floor) = (4e-4, 0.125);
-            run.optimizer.decay_embeddings = true;
+            run.optimizer.adamw.decay_embeddings = true;
         }
         _ => {}
     }
@@ -61,8 +61,8 @@ mod tests {
         let published = run(SPARSE_PUBLISHED);
         assert_eq!(published.schedule.lr, 4e-4);
         assert!((published.schedule.lr * published.schedule.floor - 5e-5).abs() < 1e-18);
-        assert!(published.optimizer.decay_embeddings);
+        assert!(published.optimizer.adamw.decay_embeddings);
         assert_eq!(run("1.2b").schedule.lr, 3e-4);
-        assert!(!run("1.2b").optimizer.decay_embeddings);
+        assert!(!run("1.2b").optimizer.adamw.decay_embeddings);
     }
 }

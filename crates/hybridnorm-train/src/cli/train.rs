@@ -16,12 +16,22 @@ use crate::engine::{
 use crate::error::Error;
 use crate::eval::perplexity::{Score, score};
 use crate::eval::yardstick::{zstd_alone, zstd_primed};
+use crate::mfu::Utilization;
 use crate::run::RunConfig;
 
 pub(super) fn run(flags: &RunFlags, out: &mut impl Write) -> Result<(), Error> {
     let mut prepared = ReadyRun::new(flags)?;
     let device = prepared.request.device.open()?;
-    writeln!(out, "{}", Plan(&prepared)).map_err(Error::Output)?;
+    let console = match prepared.request.tui {
+        true => Console::tui()?,
+        false => Console::stderr(),
+    };
+    write!(out, "{}", Plan(&prepared)).map_err(Error::Output)?;
+    let utilization = Utilization::of(&prepared.request.config, &device)?;
+    if let Some(utilization) = utilization {
+        writeln!(out, "mfu       {utilization}").map_err(Error::Output)?;
+    }
+    writeln!(out).map_err(Error::Output)?;
 
     let interrupter = Interrupter::new();
     interrupt_on_signals(&interrupter)?;
@@ -43,7 +53,9 @@ pub(super) fn run(flags: &RunFlags, out: &mut impl Write) -> Result<(), Error> {
         max_time: prepared.request.max_time,
         batches: prepared.batches.clone(),
         interrupter,
-        console: Console::stderr(),
+        console,
+        tensorboard: prepared.request.tensorboard,
+        utilization,
     })?;
     let step = summary.steps;
     if summary.out_of_time {

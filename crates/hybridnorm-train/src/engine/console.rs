@@ -5,13 +5,14 @@ use std::io::{IsTerminal, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use burn::train::LearnerSummary;
 use burn::train::logger::{EvaluationProgressLogger, TrainingProgressLogger};
 use burn::train::metric::{MetricDefinition, MetricId, NumericEntry};
 use burn::train::renderer::{
     EvaluationName, MetricState, MetricsRenderer, MetricsRendererEvaluation,
     MetricsRendererTraining,
 };
+use burn::train::{Interrupter, LearnerSummary};
+use hybridnorm_core::ConfigError;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::metrics::names;
@@ -28,6 +29,8 @@ pub struct Console {
 struct Shared {
     bar: ProgressBar,
     out: Option<Box<dyn Write + Send>>,
+    /// Lines to be shown once Burn's dashboard has left the screen, where that is in use.
+    held: Option<Vec<String>>,
     names: HashMap<MetricId, String>,
     values: HashMap<String, f64>,
     split: Split,
@@ -76,6 +79,7 @@ impl Console {
             shared: Arc::new(Mutex::new(Shared {
                 bar,
                 out,
+                held: None,
                 names: HashMap::new(),
                 values: HashMap::new(),
                 split: Split::Train,
@@ -84,6 +88,42 @@ impl Console {
                 last_line: None,
                 pace: (0.0, 0.0),
             })),
+        }
+    }
+
+    /// Burn's dashboard on the terminal that is standard output. What else there is to say is said after it.
+    ///
+    /// # Errors
+    /// Without the Cargo feature `tui`, or where standard output is no terminal.
+    pub fn tui() -> Result<Self, ConfigError> {
+        let refuse = |allowed: &str| Err(ConfigError::new("--tui", "on", allowed));
+        if !cfg!(feature = "tui") {
+            return refuse("only in a build with it: cargo build --release --features tui");
+        }
+        if !std::io::stdout().is_terminal() {
+            return refuse("only where standard output is a terminal");
+        }
+        let console = Self::plain(std::io::stderr());
+        console.lock().held = Some(Vec::new());
+        Ok(console)
+    }
+
+    /// What Burn's learner reports to: this console, or the dashboard in its place.
+    pub(super) fn renderer(&self, interrupter: &Interrupter) -> Box<dyn MetricsRenderer> {
+        #[cfg(feature = "tui")]
+        if self.lock().held.is_some() {
+            use burn::train::renderer::tui::TuiMetricsRendererWrapper;
+            return Box::new(TuiMetricsRendererWrapper::new(interrupter.clone(), None));
+        }
+        let _ = interrupter;
+        Box::new(self.clone())
+    }
+
+    /// Says what was held back. The dashboard has left the screen.
+    pub(super) fn release(&self) {
+        let mut shared = self.lock();
+        for line in shared.held.take().unwrap_or_default() {
+            shared.line(&line);
         }
     }
 
@@ -99,6 +139,10 @@ impl Console {
 
 impl Shared {
     fn line(&mut self, line: &str) {
+        if let Some(held) = &mut self.held {
+            held.push(line.to_string());
+            return;
+        }
         match &mut self.out {
             // A closed pipe does not end a run.
             Some(out) => drop(writeln!(out, "{line}").and_then(|()| out.flush())),
@@ -143,8 +187,16 @@ impl Shared {
             ),
             None => String::new(),
         };
+        let mfu = match (
+            self.values.get(names::MFU),
+            self.values.get(names::MFU_ESTIMATED),
+        ) {
+            (Some(mfu), _) => format!("  mfu {mfu:.1}%"),
+            (None, Some(mfu)) => format!("  mfu {mfu:.1}% est."),
+            (None, None) => String::new(),
+        };
         let line = format!(
-            "step {step}/{}  loss {:.4}{routers}  lr {:.2e}  grad-norm {:.2}  {:.0} tok/s{eta}",
+            "step {step}/{}  loss {:.4}{routers}  lr {:.2e}  grad-norm {:.2}  {:.0} tok/s{mfu}{eta}",
             self.steps,
             self.value(names::LOSS),
             self.value(names::LR),

@@ -12,7 +12,7 @@ use super::routers::RouterWatch;
 use super::step::{StepFigures, StepGradients};
 use super::strategy::{Position, Session};
 use crate::guard::{Action, Spike};
-use crate::recipe::AdamW;
+use crate::recipe::Optimizer;
 
 /// What is to be done about a step.
 pub(super) enum Judged {
@@ -147,7 +147,7 @@ impl Session {
             let store = self.run.checkpoints();
             let fresh = LanguageModel::new(&self.model, &device)?;
             let fresh = fresh.with_stages(self.training.stages());
-            self.optimizer = AdamW::new(self.recipe.clone(), &fresh);
+            self.optimizer = Optimizer::new(self.recipe.clone(), &fresh);
             let data = self.data.as_deref();
             let (model, found) =
                 restore::newest(&store, fresh, &mut self.optimizer, data, &self.console)?;

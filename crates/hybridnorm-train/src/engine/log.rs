@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::TrainError;
 use super::metrics::{Evaluation, StepRecord};
+use super::tensorboard::EventFile;
 use crate::guard::Action;
 
 /// One line of `metrics.jsonl`.
@@ -85,6 +86,8 @@ pub struct MetricsLog {
     file: File,
     /// What the lines up to here say.
     said: Said,
+    /// TensorBoard's copy, if one is asked for.
+    events: Option<EventFile>,
 }
 
 /// What a log says about the run as a whole.
@@ -112,9 +115,20 @@ impl MetricsLog {
             path: path.to_path_buf(),
             file,
             said: Said::default(),
+            events: None,
         };
         log.cut(step)?;
         Ok(log)
+    }
+
+    /// From here on, writes figures to a new TensorBoard event file in `dir` too. The run stands at `step`.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn copy_to_tensorboard(&mut self, dir: &Path, step: u64) -> Result<(), TrainError> {
+        let events = EventFile::create(dir, step).map_err(TrainError::io("create", dir))?;
+        self.events = Some(events);
+        Ok(())
     }
 
     /// Cuts off what a run that stands at `step` has not done.
@@ -127,7 +141,8 @@ impl MetricsLog {
         let (keep, said) = read.map_err(TrainError::io("read", &self.path))?;
         self.said = said;
         let cut = self.file.set_len(keep);
-        cut.map_err(TrainError::io("cut", &self.path))
+        cut.map_err(TrainError::io("cut", &self.path))?;
+        self.copy(|events| events.restart(step))
     }
 
     /// Layers whose routers have collapsed, and not recovered.
@@ -151,7 +166,17 @@ impl MetricsLog {
         let written = self.file.write_all(&line);
         written.map_err(TrainError::io("write", &self.path))?;
         self.said.take(record);
-        Ok(())
+        self.copy(|events| events.write(record))
+    }
+
+    fn copy(
+        &mut self,
+        write: impl FnOnce(&mut EventFile) -> std::io::Result<()>,
+    ) -> Result<(), TrainError> {
+        let Some(events) = &mut self.events else {
+            return Ok(());
+        };
+        write(events).map_err(|error| TrainError::io("write", events.path())(error))
     }
 
     /// Brings all lines to the disk itself.

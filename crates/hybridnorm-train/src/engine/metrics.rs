@@ -11,6 +11,7 @@ use burn::train::metric::{
 use serde::{Deserialize, Serialize};
 
 use super::routers::RouterRecord;
+use crate::recipe::UpdateRatios;
 
 /// The figures of one optimiser step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -33,6 +34,18 @@ pub struct StepRecord {
     pub grad_norm: f64,
     /// Tokens in the step over the seconds it took: data, forward, backward, optimiser.
     pub tokens_per_s: f64,
+    /// Model FLOPs utilisation: what the model's arithmetic needed of `peak_tflops`; absent where no peak is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mfu: Option<f64>,
+    /// The most that the device can do in the precision of the run, in 10¹² operations a second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak_tflops: Option<f64>,
+    /// True where that peak was measured when the process started, which makes `mfu` an estimate; absent where its maker tells it.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub peak_measured: bool,
+    /// How far the step moved the weights of each group over their size, ‖Δw‖/‖w‖; every `training.update_ratio_every`.
+    #[serde(default, skip_serializing_if = "UpdateRatios::is_empty")]
+    pub update_ratios: UpdateRatios,
     /// Seconds of training so far, over all restarts.
     pub elapsed_s: f64,
     /// What the routers did in the step, in layer order; absent from a dense model's.
@@ -76,6 +89,8 @@ pub(super) mod names {
     pub(in crate::engine) const LR: &str = "Learning rate";
     pub(in crate::engine) const GRAD_NORM: &str = "Gradient norm";
     pub(in crate::engine) const SPEED: &str = "Tokens/s";
+    pub(in crate::engine) const MFU: &str = "MFU, %";
+    pub(in crate::engine) const MFU_ESTIMATED: &str = "MFU, % est.";
     pub(in crate::engine) const EXPERTS: &str = "Fewest effective experts";
     pub(in crate::engine) const WORST: &str = "Layer with the fewest effective experts";
     pub(in crate::engine) const FULLEST: &str = "Its fullest expert's load over its share";
@@ -120,7 +135,8 @@ impl<R> Metric for Scalar<R> {
     fn attributes(&self) -> MetricAttributes {
         NumericAttributes {
             unit: None,
-            higher_is_better: *self.name == names::SPEED,
+            higher_is_better: [names::SPEED, names::MFU, names::MFU_ESTIMATED]
+                .contains(&self.name.as_str()),
         }
         .into()
     }

@@ -9,6 +9,7 @@
 //! | the strategy | Burn's `SupervisedLearningStrategy`: accumulation, clipping, schedule, evaluation, checkpoints |
 //! | [`Console`] | Burn's `MetricsRenderer`: a live bar or plain lines |
 //! | [`MetricsLog`] | `metrics.jsonl` |
+//! | `tensorboard` | the same figures as TensorBoard event files, on request |
 //! | [`RouterRecord`] | health of the routers of a sparse model, step by step; warnings when one collapses |
 //! | [`RunDir`] | `config.toml`, the lock, what may differ on resume |
 //! | guards | what a step must look like to be trained on: [`GuardConfig`](crate::guard::GuardConfig) |
@@ -30,6 +31,7 @@ mod signals;
 mod stages;
 mod step;
 mod strategy;
+mod tensorboard;
 mod unlogged;
 
 use std::path::PathBuf;
@@ -38,6 +40,7 @@ use std::time::Duration;
 
 use burn::optim::SgdConfig;
 use burn::tensor::Device;
+use burn::train::renderer::MetricsRenderer;
 use burn::train::{Interrupter, Learner, LearningResult, SupervisedTraining, TrainingStrategy};
 
 pub use console::Console;
@@ -59,7 +62,8 @@ pub(crate) use step::StepGradients;
 
 use hybridnorm_core::ConfigError;
 
-use crate::recipe::AdamW;
+use crate::mfu::Utilization;
+use crate::recipe::Optimizer;
 use crate::run::{DataConfig, RunConfig};
 use metrics::{Scalar, names};
 use routers::RouterWatch;
@@ -105,6 +109,10 @@ pub struct TrainRequest {
     pub interrupter: Interrupter,
     /// Where progress is shown.
     pub console: Console,
+    /// Whether figures also go to `tensorboard/` in the run directory, as event files.
+    pub tensorboard: bool,
+    /// What utilisation is measured by, if it is.
+    pub utilization: Option<Utilization>,
 }
 
 /// A run that ended without an error.
@@ -165,6 +173,8 @@ pub fn train(request: TrainRequest) -> Result<TrainSummary, TrainError> {
         evaluate,
         interrupter,
         console,
+        tensorboard,
+        utilization,
     } = request;
     config.validate()?;
     let device = if device.is_autodiff() {
@@ -175,7 +185,7 @@ pub fn train(request: TrainRequest) -> Result<TrainSummary, TrainError> {
     config.training.precision.check(&device)?;
     let model = LanguageModel::new(&config.model_config(), &device)?;
     let mut model = model.with_stages(config.training.stages());
-    let mut optimizer = AdamW::new(config.optimizer.clone(), &model);
+    let mut optimizer = Optimizer::new(config.optimizer.clone(), &model);
     let data = batches.identity();
     let mut position = None;
     let (run, changes) = if resume {
@@ -200,6 +210,9 @@ pub fn train(request: TrainRequest) -> Result<TrainSummary, TrainError> {
     let (at, guard_state) = position.unwrap_or_default();
     let mut log = MetricsLog::open(&run.metrics(), at.step)?;
     let first = at.step;
+    if tensorboard {
+        log.copy_to_tensorboard(&run.tensorboard(), first)?;
+    }
     for Difference { field, left, right } in changes {
         console.note(&format!("{field} is {right} from here on; it was {left}"));
         log.write(&Record::Change {
@@ -225,9 +238,10 @@ pub fn train(request: TrainRequest) -> Result<TrainSummary, TrainError> {
     let sparse = model.is_sparse();
     let strategy = Arc::new(StepLoop::new(Session {
         schedule: config.schedule(),
-        max_grad_norm: config.optimizer.max_grad_norm,
+        clip: config.optimizer.clip(),
         recipe: config.optimizer.clone(),
         model: config.model_config(),
+        utilization,
         guard: config.guard,
         guard_state,
         training: config.training,
@@ -243,11 +257,14 @@ pub fn train(request: TrainRequest) -> Result<TrainSummary, TrainError> {
         first,
         at,
     }));
-    let learning = learner(&run_dir, train, nothing, &interrupter, console, sparse)
+    let renderer = console.renderer(&interrupter);
+    let learning = learner(&run_dir, train, nothing, &interrupter, renderer)
         .with_training_strategy(TrainingStrategy::Custom(strategy.clone()));
+    let learning = with_optional_metrics(learning, sparse, utilization);
     // The learner insists on an optimiser and a schedule; the strategy has its own.
     let LearningResult { model, error, .. } =
         learning.launch(Learner::new(model, SgdConfig::new().init(), 0.0));
+    console.release();
 
     let session = match (strategy.outcome(), error) {
         (Some(Ok(session)), None) => session,
@@ -278,17 +295,16 @@ fn learner(
     train: Arc<TokenLoader>,
     valid: Arc<TokenLoader>,
     interrupter: &Interrupter,
-    console: Console,
-    sparse: bool,
+    renderer: Box<dyn MetricsRenderer>,
 ) -> SupervisedTraining<LanguageModel> {
     type Step = Scalar<StepRecord>;
     type Eval = Scalar<Evaluation>;
-    let learner = SupervisedTraining::new(run_dir, train, valid)
+    SupervisedTraining::new(run_dir, train, valid)
         .num_epochs(1)
         .with_interrupter(interrupter.clone())
         .with_application_logger(None)
         .with_metric_logger(unlogged::Unlogged)
-        .renderer(Box::new(console))
+        .renderer(renderer)
         .metric_train_numeric(Step::new(names::LOSS, |record| record.loss))
         .metric_train_numeric(Step::new(names::LR, |record| record.lr))
         .metric_train_numeric(Step::new(names::GRAD_NORM, |record| record.grad_norm))
@@ -298,7 +314,25 @@ fn learner(
         }))
         .metric_valid_numeric(Eval::new(names::BITS, |evaluation| {
             evaluation.bits_per_byte
+        }))
+}
+
+/// The metrics that not every run has.
+fn with_optional_metrics(
+    mut learner: SupervisedTraining<LanguageModel>,
+    sparse: bool,
+    utilization: Option<Utilization>,
+) -> SupervisedTraining<LanguageModel> {
+    type Step = Scalar<StepRecord>;
+    if let Some(Utilization { peak, .. }) = utilization {
+        let name = match peak.measured {
+            true => names::MFU_ESTIMATED,
+            false => names::MFU,
+        };
+        learner = learner.metric_train_numeric(Step::new(name, |record| {
+            record.mfu.map_or(f64::NAN, |mfu| 100.0 * mfu)
         }));
+    }
     if !sparse {
         return learner;
     }

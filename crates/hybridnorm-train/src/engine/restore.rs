@@ -6,7 +6,7 @@ use super::model::LanguageModel;
 use super::strategy::Position;
 use crate::checkpoint::CheckpointStore;
 use crate::guard::GuardState;
-use crate::recipe::AdamW;
+use crate::recipe::Optimizer;
 
 /// Puts the newest whole checkpoint into `model` and `optimizer`, and tells where it stands and what its guards know; `None`, and both as
 /// they were, if none was written yet.
@@ -16,7 +16,7 @@ use crate::recipe::AdamW;
 pub(super) fn newest(
     store: &CheckpointStore,
     mut model: LanguageModel,
-    optimizer: &mut AdamW,
+    optimizer: &mut Optimizer,
     data: Option<&str>,
     console: &Console,
 ) -> Result<(LanguageModel, Option<(Position, GuardState)>), TrainError> {

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::error::TrainError;
+use super::tensorboard::TENSORBOARD;
 use crate::checkpoint::{CheckpointStore, sync_dir};
 use crate::run::RunConfig;
 
@@ -29,6 +30,7 @@ const FREE: &[&str] = &[
     "training.eval_sequences",
     "training.checkpoint_every",
     "training.keep_checkpoints",
+    "training.update_ratio_every",
     "training.keep_best",
     "training.keep_every",
     "data.path",
@@ -143,6 +145,11 @@ impl RunDir {
     /// Where the metrics go.
     pub fn metrics(&self) -> PathBuf {
         self.path.join(METRICS)
+    }
+
+    /// The folder of TensorBoard's event files.
+    pub fn tensorboard(&self) -> PathBuf {
+        self.path.join(TENSORBOARD)
     }
 
     /// The run's checkpoints.

@@ -9,7 +9,7 @@ use hybridnorm_moe::RouterHealth;
 use super::error::TrainError;
 use super::model::{LanguageModel, MicroBatch, Output, TokenBatch};
 use super::routers::{self, RouterMeters};
-use crate::recipe::{AdamW, GradientNorms, clip_coefficient};
+use crate::recipe::{GradientNorms, Optimizer, UpdateRatios, clip_coefficient};
 
 /// The gradient of a step, not yet applied.
 pub(crate) struct StepGradients {
@@ -104,13 +104,33 @@ impl StepGradients {
     pub fn apply(
         self,
         model: LanguageModel,
-        optimizer: &mut AdamW,
+        optimizer: &mut Optimizer,
         lr: f64,
         max_norm: f64,
     ) -> LanguageModel {
-        let scale = clip_coefficient(self.figures.norm, max_norm) / self.micro_batches as f64;
+        let scale = self.scale(max_norm);
         let model = optimizer.step(model, self.sum, lr, scale);
         self.meters.rebalance(model)
+    }
+
+    /// As [`apply`](Self::apply), and measures how far the weights moved in `step`.
+    pub fn apply_measured(
+        self,
+        model: LanguageModel,
+        optimizer: &mut Optimizer,
+        lr: f64,
+        max_norm: f64,
+        step: u64,
+    ) -> (LanguageModel, Result<UpdateRatios, TrainError>) {
+        let scale = self.scale(max_norm);
+        let (model, update) = optimizer.measured_step(model, self.sum, lr, scale);
+        let ratios = update.ratios().map_err(unreadable("update ratios", step));
+        (self.meters.rebalance(model), ratios)
+    }
+
+    /// What the sum of the gradients is multiplied by.
+    fn scale(&self, max_norm: f64) -> f64 {
+        clip_coefficient(self.figures.norm, max_norm) / self.micro_batches as f64
     }
 }
 

@@ -24,12 +24,13 @@ use super::metrics::{Evaluation, StepRecord};
 use super::model::{LanguageModel, Output, TokenBatch};
 use super::routers::{RouterEvent, RouterRecord, RouterWatch};
 use super::run_dir::RunDir;
-use super::step::{StepFigures, finite};
+use super::step::{StepFigures, StepGradients, finite};
 use super::{Evaluate, EvaluationScope};
 use crate::amount::Amount;
 use crate::checkpoint::{CheckpointError, FORMAT, Snapshot, TrainingState};
 use crate::guard::{GuardConfig, GuardState};
-use crate::recipe::{AdamW, AdamWConfig, Schedule};
+use crate::mfu::Utilization;
+use crate::recipe::{Clip, Optimizer, OptimizerConfig, Schedule, UpdateRatios};
 use crate::run::TrainingConfig;
 
 type Events = SupervisedTrainingEventProcessor<LanguageModel>;
@@ -38,11 +39,12 @@ type Events = SupervisedTrainingEventProcessor<LanguageModel>;
 pub(super) struct Session {
     pub training: TrainingConfig,
     pub schedule: Schedule,
-    pub max_grad_norm: f64,
-    pub optimizer: AdamW,
+    pub clip: Clip,
+    pub optimizer: Optimizer,
     /// What the optimiser and the model are made from, to begin again.
-    pub recipe: AdamWConfig,
+    pub recipe: OptimizerConfig,
     pub model: ModelConfig,
+    pub utilization: Option<Utilization>,
     pub guard: GuardConfig,
     pub guard_state: GuardState,
     pub run: RunDir,
@@ -194,12 +196,17 @@ impl Session {
             let mut figures = None;
             if let Some(gradients) = gradients {
                 let lr = self.schedule.at(tokens);
-                figures = Some((gradients.figures.clone(), lr));
-                model = gradients.apply(model, &mut self.optimizer, lr, self.max_grad_norm);
+                let found = gradients.figures.clone();
+                let ratios;
+                (model, ratios) = self.apply(model, gradients, lr, step);
+                match ratios {
+                    Ok(ratios) => figures = Some((found, lr, ratios)),
+                    Err(error) => return (model, Err(error)),
+                }
             }
             let seconds = step_started.elapsed().as_secs_f64();
             let elapsed_s = self.at.elapsed_before + started.elapsed().as_secs_f64();
-            let record = figures.map(|(figures, lr)| {
+            let record = figures.map(|(figures, lr, update_ratios)| {
                 let StepFigures {
                     loss,
                     balance_loss,
@@ -210,6 +217,8 @@ impl Session {
                 } = figures;
                 let with_load =
                     step == self.training.steps || self.is_due(self.training.eval_every, step);
+                let tokens_per_s = self.training.tokens_per_step() as f64 / seconds;
+                let peak = self.utilization.map(|utilization| utilization.peak);
                 let record = StepRecord {
                     step,
                     tokens,
@@ -218,7 +227,11 @@ impl Session {
                     router_z_loss,
                     lr,
                     grad_norm,
-                    tokens_per_s: self.training.tokens_per_step() as f64 / seconds,
+                    tokens_per_s,
+                    mfu: self.utilization.map(|of| of.at(tokens_per_s)),
+                    peak_tflops: peak.map(|peak| peak.tflops),
+                    peak_measured: peak.is_some_and(|peak| peak.measured),
+                    update_ratios,
                     elapsed_s,
                     routers: RouterRecord::of(&routers, with_load),
                 };
@@ -239,6 +252,29 @@ impl Session {
             }
         }
         (model, Ok(Stretch::Done))
+    }
+
+    /// Takes the step, and measures it where that is due.
+    fn apply(
+        &mut self,
+        model: LanguageModel,
+        gradients: StepGradients,
+        lr: f64,
+        step: u64,
+    ) -> (LanguageModel, Result<UpdateRatios, TrainError>) {
+        let max_norm = self.clip.at(step * self.training.tokens_per_step());
+        let optimizer = &mut self.optimizer;
+        match self
+            .training
+            .update_ratio_every
+            .is_due(step, self.training.tokens_per_step())
+        {
+            true => gradients.apply_measured(model, optimizer, lr, max_norm, step),
+            false => {
+                let model = gradients.apply(model, optimizer, lr, max_norm);
+                (model, Ok(UpdateRatios::new()))
+            }
+        }
     }
 
     /// Whether what is done `every` so much is done after `step`.

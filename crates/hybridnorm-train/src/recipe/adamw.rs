@@ -1,139 +1,70 @@
-//! AdamW over a whole module, as PyTorch computes it.
+//! AdamW on one parameter, as PyTorch computes it.
 //!
 //! Why not `burn_optim`'s: clipping there is per tensor, the learner does not give its optimiser's state back, and
 //! β and bias corrections are rounded to f32 before use.
 
-use burn::module::{Module, ModuleMapper, Param, ParamId};
-use burn::optim::GradientsParams;
-use burn::tensor::Tensor;
-use hybridnorm_kernels::{AdamWStep, adamw};
-use std::collections::HashSet;
+use hybridnorm_kernels::AdamWStep;
+use serde::{Deserialize, Serialize};
 
-use super::AdamWConfig;
-use super::groups::params;
+use super::groups::GroupRule;
 
-/// The optimiser and its state: both moments of every parameter, and the number of steps taken.
-#[derive(Debug)]
-pub struct AdamW {
-    config: AdamWConfig,
-    decayed: HashSet<ParamId>,
-    moments: Moments,
-    steps: u64,
+/// Hyperparameters of AdamW. The defaults are the paper's Table 10 and the released dense configuration.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AdamWConfig {
+    /// β₁, decay of the first moment.
+    pub beta1: f64,
+    /// β₂, decay of the second moment.
+    pub beta2: f64,
+    /// ε, added to the root of the bias-corrected second moment.
+    pub epsilon: f64,
+    /// Decoupled weight decay: p ← p·(1 − lr·decay).
+    pub weight_decay: f64,
+    /// Norm weights and biases decay too (true in both released configurations).
+    pub decay_norm_and_bias: bool,
+    /// The embedding decays too (false in the dense release, true in the sparse one).
+    pub decay_embeddings: bool,
+    /// Gradients are scaled so that their global norm over all parameters is at most this.
+    pub max_grad_norm: f64,
 }
 
-/// First and second moments, by parameter.
-#[derive(Debug, Default)]
-pub struct Moments {
-    /// Running mean of the gradients.
-    pub first: GradientsParams,
-    /// Running mean of their squares.
-    pub second: GradientsParams,
-}
-
-impl AdamW {
-    /// A fresh optimiser for `module`.
-    pub fn new<M: Module>(config: AdamWConfig, module: &M) -> Self {
-        let groups = config.groups();
-        let decayed = params(module)
-            .into_iter()
-            .filter(|param| groups.decays(param))
-            .map(|param| param.id)
-            .collect();
+impl Default for AdamWConfig {
+    fn default() -> Self {
         Self {
-            config,
-            decayed,
-            moments: Moments::default(),
-            steps: 0,
+            beta1: 0.9,
+            beta2: 0.95,
+            epsilon: 1e-8,
+            weight_decay: 0.1,
+            decay_norm_and_bias: true,
+            decay_embeddings: false,
+            max_grad_norm: 1.0,
+        }
+    }
+}
+
+impl AdamWConfig {
+    /// Which parameters decay.
+    pub fn groups(&self) -> GroupRule {
+        GroupRule {
+            decay_norm_and_bias: self.decay_norm_and_bias,
+            decay_embeddings: self.decay_embeddings,
         }
     }
 
-    /// Continues from saved state.
-    pub fn restore(&mut self, moments: Moments, steps: u64) {
-        self.moments = moments;
-        self.steps = steps;
-    }
-
-    /// Both moments of every parameter that has had a gradient.
-    pub fn moments(&self) -> &Moments {
-        &self.moments
-    }
-
-    /// Steps taken.
-    pub fn steps(&self) -> u64 {
-        self.steps
-    }
-
-    /// Takes one step. Gradients are multiplied by `scale` first: averaging over micro-batches times clipping.
+    /// Step number `t`, counted from 1, on gradients that are multiplied by `scale` first.
     ///
     /// With g the scaled gradient: p ← p·(1 − lr·decay); m ← β₁m + (1−β₁)g; v ← β₂v + (1−β₂)g²;
     /// p ← p − lr/(1−β₁ᵗ) · m / (√v/√(1−β₂ᵗ) + ε).
-    pub fn step<M: Module>(&mut self, module: M, grads: GradientsParams, lr: f64, scale: f64) -> M {
-        self.steps += 1;
-        let t = self.steps as f64;
-        let c = &self.config;
-        let step = AdamWStep {
+    pub(super) fn step(&self, t: u64, lr: f64, scale: f64) -> AdamWStep {
+        let t = t as f64;
+        AdamWStep {
             scale,
-            beta1: c.beta1,
-            beta2: c.beta2,
-            epsilon: c.epsilon,
-            keep: 1.0 - lr * c.weight_decay,
-            rate: lr / (1.0 - c.beta1.powf(t)),
-            root_correction: (1.0 - c.beta2.powf(t)).sqrt(),
-        };
-        module.map(&mut Step {
-            grads,
-            step,
-            decayed: &self.decayed,
-            moments: &mut self.moments,
-        })
-    }
-}
-
-struct Step<'a> {
-    grads: GradientsParams,
-    step: AdamWStep,
-    decayed: &'a HashSet<ParamId>,
-    moments: &'a mut Moments,
-}
-
-impl Step<'_> {
-    fn update<const D: usize>(
-        &mut self,
-        id: ParamId,
-        weight: Tensor<D>,
-        grad: Tensor<D>,
-    ) -> Tensor<D> {
-        let Moments { first, second } = &mut self.moments;
-        let state =
-            [first, second].map(|moment| moment.remove(id).unwrap_or_else(|| weight.zeros_like()));
-        let step = match self.decayed.contains(&id) {
-            true => self.step,
-            false => AdamWStep {
-                keep: 1.0,
-                ..self.step
-            },
-        };
-        let (weight, [first, second]) = adamw(weight, grad, state, step);
-        self.moments.first.register(id, first);
-        self.moments.second.register(id, second);
-        weight
-    }
-}
-
-impl ModuleMapper for Step<'_> {
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let Some(grad) = self.grads.remove::<D>(param.id) else {
-            return param;
-        };
-        let id = param.id;
-        param.map(|weight| {
-            let checkpointing = weight.gradient_checkpointing_strategy();
-            let updated = Tensor::from_inner(self.update(id, weight.inner(), grad));
-            let updated = match checkpointing {
-                Some(strategy) => updated.with_gradient_checkpointing_strategy(strategy),
-                None => updated,
-            };
-            updated.require_grad()
-        })
+            beta1: self.beta1,
+            beta2: self.beta2,
+            epsilon: self.epsilon,
+            keep: 1.0 - lr * self.weight_decay,
+            rate: lr / (1.0 - self.beta1.powf(t)),
+            root_correction: (1.0 - self.beta2.powf(t)).sqrt(),
+        }
     }
 }

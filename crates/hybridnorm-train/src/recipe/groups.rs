@@ -16,14 +16,16 @@ pub struct ParamInfo {
     pub kind: ParamKind,
 }
 
-/// What a parameter is, as far as weight decay cares.
+/// What a parameter is, as far as the optimiser cares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ParamKind {
     /// Weight of a norm, or any bias.
     NormOrBias,
     /// Token embedding.
     Embedding,
-    /// Everything else: the matrices.
+    /// The matrix before the logits, where it is not the embedding.
+    Head,
+    /// Everything else: the matrices of the blocks.
     Matrix,
 }
 
@@ -58,6 +60,8 @@ impl ModuleVisitor for Collector {
             ParamKind::NormOrBias
         } else if inside("Embedding") {
             ParamKind::Embedding
+        } else if names.iter().rev().nth(1) == Some(&"head") {
+            ParamKind::Head
         } else {
             ParamKind::Matrix
         };
@@ -85,7 +89,37 @@ impl GroupRule {
         match param.kind {
             ParamKind::NormOrBias => self.decay_norm_and_bias,
             ParamKind::Embedding => self.decay_embeddings,
-            ParamKind::Matrix => true,
+            ParamKind::Head | ParamKind::Matrix => true,
         }
+    }
+}
+
+/// The widths of the matrices that stand side by side in `param`, one of `all`; none where it is not one for Muon, which leaves
+/// embedding, head, norms and biases to AdamW (as its author says).
+///
+/// A block computes query, key and value, and value and gate of a SwiGLU, in one product each; they are matrices of their own
+/// nonetheless, which Muon's author steps one by one. The output projection tells how wide the first of them is.
+pub(super) fn muon_columns(param: &ParamInfo, all: &[ParamInfo]) -> Vec<usize> {
+    let &[.., _, width] = param.shape.as_slice() else {
+        return Vec::new();
+    };
+    if param.kind != ParamKind::Matrix {
+        return Vec::new();
+    }
+    let inputs_of_output = |fused: &str| {
+        let output = format!("{}output.weight", param.path.strip_suffix(fused)?);
+        let output = all.iter().find(|other| other.path == output)?;
+        output.shape.first().copied()
+    };
+    match (
+        inputs_of_output("qkv.weight"),
+        inputs_of_output("input.weight"),
+    ) {
+        (Some(query), _) if query < width && (width - query).is_multiple_of(2) => {
+            let key = (width - query) / 2;
+            vec![query, key, key]
+        }
+        (_, Some(d_ff)) if width == 2 * d_ff => vec![d_ff; 2],
+        _ => vec![width],
     }
 }

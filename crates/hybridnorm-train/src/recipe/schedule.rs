@@ -2,9 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::names::named;
+
 /// How the learning rate falls after the warm-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(try_from = "String", into = "String")]
 pub enum ScheduleShape {
     /// Half a cosine down to the floor. The paper's choice.
     #[default]
@@ -17,6 +19,65 @@ pub enum ScheduleShape {
     Constant,
     /// The cosine multiplied by the straight line.
     CosineLinear,
+    /// The peak, then a decay down to the floor at the end (warm-up, stable, decay).
+    Wsd,
+}
+
+named! { ScheduleShape, "schedule.shape":
+    "cosine" Cosine "half a cosine down to the floor, as in the paper",
+    "linear" Linear "a straight line down to the floor",
+    "inverse-sqrt" InverseSqrt "peak·√(warm-up / t), without a floor",
+    "constant" Constant "the peak until the end",
+    "cosine-linear" CosineLinear "the cosine multiplied by the straight line",
+    "wsd" Wsd "the peak, then down to the floor in the last part of the run (MiniCPM, arXiv 2404.06395)",
+}
+
+/// How the last part of a `wsd` schedule falls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum DecayShape {
+    /// A straight line.
+    Linear,
+    /// One minus the root of the part that is done.
+    #[default]
+    OneMinusSqrt,
+}
+
+named! { DecayShape, "schedule.decay.shape":
+    "linear" Linear "a straight line",
+    "1-sqrt" OneMinusSqrt "1 − √(part done), which arXiv 2405.18392 found better than a line",
+}
+
+/// The last part of a `wsd` schedule.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Decay {
+    /// Its share of the whole run.
+    pub fraction: f64,
+    /// How it falls.
+    pub shape: DecayShape,
+}
+
+impl Default for Decay {
+    fn default() -> Self {
+        Self {
+            fraction: 0.2,
+            shape: DecayShape::OneMinusSqrt,
+        }
+    }
+}
+
+impl Decay {
+    /// What is left of the way down at time `t` of `total`: 1 before the decay begins, 0 at the end.
+    fn left(&self, t: u64, total: u64) -> f64 {
+        let length = self.fraction * total as f64;
+        let done = 1.0 - total.saturating_sub(t) as f64 / length;
+        match (done > 0.0, self.shape) {
+            (false, _) => 1.0,
+            (true, DecayShape::Linear) => 1.0 - done,
+            (true, DecayShape::OneMinusSqrt) => 1.0 - done.sqrt(),
+        }
+    }
 }
 
 /// A learning-rate schedule with linear warm-up (`optim.py` of the reference). Its unit of time is whatever
@@ -35,6 +96,8 @@ pub struct Schedule {
     pub warmup: u64,
     /// End of the schedule, counted from the start of the run.
     pub total: u64,
+    /// The last part, where the shape is [`ScheduleShape::Wsd`].
+    pub decay: Decay,
 }
 
 impl Schedule {
@@ -63,6 +126,7 @@ impl Schedule {
             }
             ScheduleShape::Constant => peak,
             ScheduleShape::CosineLinear => floor + (1.0 - done) * (peak - floor) * cosine,
+            ScheduleShape::Wsd => floor + (peak - floor) * self.decay.left(t, self.total),
         }
     }
 }

@@ -12,7 +12,7 @@ use hybridnorm_moe::{Auxiliary, FeedForwardLayer, LossConfig, Routing};
 
 use super::routing::Routed;
 use super::values::{array_of, gradients, parameters, values_of};
-use crate::recipe::{AdamW, AdamWConfig, GradientNorms, Schedule, clip_coefficient};
+use crate::recipe::{AdamWConfig, GradientNorms, Optimizer, Schedule, clip_coefficient};
 
 /// What is to be computed.
 #[derive(Debug)]
@@ -129,7 +129,7 @@ pub fn record(
     let Some(trajectory) = &work.trajectory else {
         return Ok(record);
     };
-    let mut adamw = AdamW::new(trajectory.optimizer.clone(), &model);
+    let mut optimizer = Optimizer::new(trajectory.optimizer.clone(), &model);
     let batches = Tensor::<3, Int>::from_data(trajectory.batches.to_i64(), device);
     for (step, batch) in (1..).zip(batches.iter_dim(0)) {
         let batch: Tensor<2, Int> = batch.squeeze_dim(0);
@@ -141,7 +141,7 @@ pub fn record(
         let grad_norm = GradientNorms::measure(&grads, &model)?.global();
         let clip = clip_coefficient(grad_norm, trajectory.optimizer.max_grad_norm);
         let lr = trajectory.schedule.at(step);
-        model = adamw.step(model, grads, lr, clip);
+        model = optimizer.step(model, grads, lr, clip);
         record.steps.push(Step {
             losses: losses.read(),
             routing: pass.reports.iter().map(Routed::new).collect(),

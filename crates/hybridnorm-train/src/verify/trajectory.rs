@@ -8,7 +8,7 @@ use hybridnorm_interop::{Array, InteropError, NameMap};
 use super::case::{Digest, OptimizerSettings, SchedulerSettings, StepRecord, Trajectory};
 use super::check::{Check, FACTOR};
 use super::record::{Record, TrajectoryWork};
-use crate::recipe::{AdamWConfig, ParamInfo, Schedule, ScheduleShape, params};
+use crate::recipe::{AdamWConfig, Decay, ParamInfo, Schedule, ScheduleShape, params};
 
 impl Trajectory {
     /// The trajectory to be computed on `batches`, `[steps, batch, seq]`.
@@ -150,6 +150,7 @@ pub fn schedule(settings: &SchedulerSettings, peak: f64) -> Result<Schedule, Int
         warmup_from: settings.warmup_min_lr.unwrap_or(0.1 * peak),
         warmup: settings.t_warmup,
         total: settings.t_max.unwrap_or(settings.max_steps),
+        decay: Decay::default(),
     })
 }
 

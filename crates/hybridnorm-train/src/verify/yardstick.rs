@@ -11,7 +11,7 @@ use super::check::largest_difference;
 use super::record::{Record, Step, TrajectoryWork, Work, record};
 use super::routing::same;
 use crate::presets;
-use crate::recipe::{AdamWConfig, Schedule, ScheduleShape};
+use crate::recipe::{AdamWConfig, Decay, Schedule, ScheduleShape};
 
 /// The device that others are held against.
 pub const YARDSTICK: &str = "flex";
@@ -62,6 +62,7 @@ pub fn work(config: &ModelConfig) -> Work {
                 warmup_from: 0.0,
                 warmup: 5,
                 total: steps as u64,
+                decay: Decay::default(),
             },
             keep: vec![1, steps as u64],
         }),

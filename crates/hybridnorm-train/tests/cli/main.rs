@@ -20,6 +20,9 @@ use rstest::rstest;
 #[case::sparse_preset("--preset moe-dmeo", &["preset", "moe-dmeo", "did you mean \"moe-demo\"?", "151m"])]
 #[case::init("--init megatorn", &["init", "megatorn", "did you mean \"megatron\"?"])]
 #[case::device("--device felx", &["device", "felx", "did you mean \"flex\"?"])]
+#[case::optimizer("--optimizer moun", &["optimizer", "moun", "did you mean \"muon\"?"])]
+#[case::schedule("--schedule linaer", &["schedule.shape", "linaer", "did you mean \"linear\"?", "wsd"])]
+#[case::tui("--config tiny.toml --tui", if cfg!(feature = "tui") { &["--tui", "terminal"] } else { &["--tui", "--features tui"] })]
 #[case::flag("--stesp 3", &["--stesp", "--steps"])]
 #[case::flag_value("--steps three", &["three", "--steps"])]
 #[case::data_missing("--data nowhere.txt", &["nowhere.txt", "does not exist"])]
@@ -136,6 +139,40 @@ fn a_plan_can_be_trained() {
     // A second run without --out gets a directory of its own.
     place.succeed("train --config plan.toml");
     assert!(place.path("runs/plan-2/summary.json").is_file());
+}
+
+#[test]
+fn utilization_and_tensorboard_are_there_when_asked_for() {
+    let place = Place::new();
+    let out = place.succeed("--config tiny.toml --out run --tensorboard");
+    assert!(out.contains(" GFLOP a token; the device does "), "{out}");
+    let log = fs::read_to_string(place.path("run/metrics.jsonl")).unwrap();
+    let step: serde_json::Value = serde_json::from_str(log.lines().next().unwrap()).unwrap();
+    assert!(step["mfu"].as_f64().unwrap() > 0.0, "{step}");
+    assert!(step["peak_tflops"].as_f64().unwrap() > 0.0, "{step}");
+    let files = |run: &str| fs::read_dir(place.path(run).join("tensorboard")).map(Iterator::count);
+    assert_eq!(files("run").unwrap(), 1);
+    place.succeed("--config tiny.toml --out plain");
+    assert!(files("plain").is_err());
+}
+
+#[test]
+fn a_rival_recipe_is_planned_trained_and_resumed() {
+    let place = Place::new();
+    let flags = "--config tiny.toml --optimizer muon --schedule wsd";
+    let plan = place.succeed(&format!("plan {flags}"));
+    for words in [
+        "Muon(0.95 Nesterov, 5 rounds, rms-match) for the blocks' matrices, AdamW(0.9, 0.95) for the rest",
+        "wsd: up to 1e-2 over 9 tokens, then constant, down to 1e-3 (1-sqrt) in the last 0.2 of the run",
+    ] {
+        assert!(plan.contains(words), "no {words:?} in:\n{plan}");
+    }
+    place.succeed(&format!("{flags} --out run"));
+    let stored = fs::read_to_string(place.path("run/config.toml")).unwrap();
+    assert!(stored.contains("newton_schulz_steps = 5"), "{stored}");
+    place.succeed("--out run --resume");
+    let message = place.refuse("--out run --resume --optimizer adamw");
+    assert!(message.contains("optimizer.muon"), "{message}");
 }
 
 #[test]

@@ -7,6 +7,8 @@ mod progress;
 mod refusals;
 mod resume;
 mod routers;
+mod schema;
 mod sparse;
 mod stages;
+mod tensorboard;
 mod tiny;

@@ -2,6 +2,7 @@
 
 use burn::tensor::Device;
 use hybridnorm_testing::{apply, every_device};
+use hybridnorm_train::run::RunConfig;
 use tempfile::TempDir;
 
 use crate::tiny;
@@ -13,9 +14,10 @@ fn a_resumed_run_equals_a_straight_one_bit_for_bit(
     #[case] device: &Device,
     #[values(4, 2)] micro_batch: usize,
     #[values(3, 4)] stop: u64,
+    #[values(tiny::config, tiny::muon)] config: fn(u64, usize) -> RunConfig,
 ) {
     let (straight, broken) = (TempDir::new().unwrap(), TempDir::new().unwrap());
-    let config = tiny::config(8, micro_batch);
+    let config = config(8, micro_batch);
     tiny::run(config.clone(), straight.path(), device, false).unwrap();
     let first = tiny::run_until(config.clone(), broken.path(), device, stop).unwrap();
     assert!(first.interrupted);
@@ -31,6 +33,28 @@ fn a_resumed_run_equals_a_straight_one_bit_for_bit(
     assert_eq!(steps, tiny::steps(straight.path()));
     let numbers: Vec<u64> = steps.iter().map(|step| step.0).collect();
     assert_eq!(numbers, (1..=8).collect::<Vec<_>>());
+}
+
+#[apply(every_device!)]
+fn muon_keeps_a_momentum_for_matrices_and_no_more(#[case] device: &Device) {
+    let dir = TempDir::new().unwrap();
+    tiny::run(tiny::muon(2, 4), dir.path(), device, false).unwrap();
+    let tensors = tiny::tensors(dir.path(), 2, FILES[1]);
+    let of = |what: &str| {
+        let names = tensors.keys().filter_map(|name| {
+            let path = name.strip_prefix(what)?;
+            Some(path.to_string())
+        });
+        names.collect::<Vec<_>>()
+    };
+    let momenta = of("momentum.");
+    assert!(momenta.contains(&"blocks.1.feed_forward.experts.up".to_string()));
+    assert!(momenta.contains(&"blocks.0.attention.qkv.weight".to_string()));
+    assert_eq!(of("first."), of("second."));
+    assert!(of("first.").contains(&"embedding.weight".to_string()));
+    assert!(of("first.").iter().all(|path| !momenta.contains(path)));
+    let parameters = tiny::tensors(dir.path(), 2, FILES[0]).len();
+    assert_eq!(momenta.len() + of("first.").len(), parameters);
 }
 
 #[apply(every_device!)]

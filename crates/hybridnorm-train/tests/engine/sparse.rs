@@ -74,7 +74,7 @@ fn selection_biases_follow_the_load_and_nothing_else(#[case] device: &Device) {
     config.training.checkpoint_every = 1.into();
     config.training.keep_checkpoints = 0;
     config.training.eval_every = 1.into();
-    config.optimizer.weight_decay = 0.5;
+    config.optimizer.adamw.weight_decay = 0.5;
     tiny::run(config, dir.path(), device, false).unwrap();
     let mut expected = [[0.0; 4]; 2];
     for record in tiny::step_records(dir.path()) {

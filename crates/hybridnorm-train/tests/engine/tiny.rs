@@ -17,7 +17,7 @@ use hybridnorm_train::engine::{
     TrainSummary, train,
 };
 use hybridnorm_train::guard::GuardState;
-use hybridnorm_train::recipe::Moments;
+use hybridnorm_train::recipe::{ClipWarmup, Moments, OptimizerName};
 use hybridnorm_train::run::{RunConfig, ScheduleConfig, TrainingConfig};
 
 pub const VOCAB: usize = 32;
@@ -57,6 +57,7 @@ pub fn config(steps: u64, micro_batch: usize) -> RunConfig {
             batch: 4,
             micro_batch,
             eval_every: 2.into(),
+            update_ratio_every: 2.into(),
             checkpoint_every: 2.into(),
             ..Default::default()
         },
@@ -80,6 +81,17 @@ pub fn sparse(steps: u64, micro_batch: usize) -> RunConfig {
         sparse: Some(SparseConfig::new(4, 2, 12)),
         ..config(steps, micro_batch)
     }
+}
+
+/// The sparse model with Muon for its matrices, and a limit on the gradient that moves through the whole run.
+pub fn muon(steps: u64, micro_batch: usize) -> RunConfig {
+    let mut config = sparse(steps, micro_batch);
+    config.optimizer.name = OptimizerName::Muon;
+    config.optimizer.clip_warmup = Some(ClipWarmup {
+        from: 0.1,
+        tokens: steps * config.training.tokens_per_step(),
+    });
+    config
 }
 
 /// Puts a checkpoint of step 0 into `dir`, with initial weights as `change` makes them: what a run resumes from.
@@ -160,6 +172,8 @@ pub fn request(config: RunConfig, dir: &Path, device: &Device, resume: bool) -> 
         })),
         interrupter: Interrupter::new(),
         console: Console::silent(),
+        tensorboard: false,
+        utilization: None,
     }
 }
 

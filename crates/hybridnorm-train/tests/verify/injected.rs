@@ -7,7 +7,7 @@ use hybridnorm_core::{Decoder, DecoderConfig};
 use hybridnorm_interop::{Array, official};
 use hybridnorm_moe::{FeedForwardLayer, LossConfig, ModelConfig};
 use hybridnorm_testing::{apply, every_device, open};
-use hybridnorm_train::recipe::{AdamWConfig, Schedule, ScheduleShape};
+use hybridnorm_train::recipe::{AdamWConfig, Decay, Schedule, ScheduleShape};
 use hybridnorm_train::verify::{
     Agreement, Phase, TrajectoryWork, Work, Yardstick, compare, record,
 };
@@ -44,6 +44,7 @@ fn work(epsilon: f64) -> Work {
                 warmup_from: 1e-3,
                 warmup: 0,
                 total: 4,
+                decay: Decay::default(),
             },
             keep: vec![4],
         }),

@@ -5,7 +5,7 @@ use hybridnorm_core::{Decoder, DecoderConfig};
 use hybridnorm_interop::{Array, official};
 use hybridnorm_moe::{FeedForwardLayer, ModelConfig, SparseConfig, SparseFeedForward};
 use hybridnorm_testing::{any_device, apply, every_device, open};
-use hybridnorm_train::recipe::{AdamWConfig, Schedule, ScheduleShape};
+use hybridnorm_train::recipe::{AdamWConfig, Decay, Schedule, ScheduleShape};
 use hybridnorm_train::verify::{Phase, Record, TrajectoryWork, Work, Yardstick, compare, record};
 
 use crate::injected::scaled;
@@ -59,6 +59,7 @@ fn work() -> Work {
                 warmup_from: 1e-3,
                 warmup: 0,
                 total: 2,
+                decay: Decay::default(),
             },
             keep: vec![2],
         }),

@@ -12,7 +12,7 @@ use super::super::case::{CaseDir, Group};
 use super::super::check::{Check, FACTOR};
 use super::super::values::array_of;
 use super::{Values, malformed};
-use crate::recipe::{AdamW, AdamWConfig, GradientNorms, clip_coefficient};
+use crate::recipe::{AdamWConfig, GradientNorms, Optimizer, clip_coefficient};
 
 #[derive(Deserialize)]
 struct AdamWCase {
@@ -110,7 +110,7 @@ pub(super) fn adamw(
         decay_norm_and_bias: norms.iter().any(decays),
         decay_embeddings: embeddings.iter().any(decays),
     };
-    let mut optimizer = AdamW::new(config.clone(), &bag);
+    let mut optimizer = Optimizer::new(config.clone(), &bag);
     for AdamWStep {
         step,
         lr,

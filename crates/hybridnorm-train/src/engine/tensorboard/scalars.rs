@@ -1,0 +1,45 @@
+//! The scalars of a line of `metrics.jsonl`: every number in it, under its own name.
+
+use serde_json::{Map, Value};
+
+use crate::engine::log::Record;
+
+/// Fields that place a figure, and are none.
+const PLACES: [&str; 3] = ["kind", "step", "layer"];
+/// A list per router and expert: too many tags. `metrics.jsonl` has it.
+const LEFT_OUT: &str = "load";
+
+/// Tags and values: `train/loss`, `train/routers/3/entropy`, `validation/bits_per_byte`. None of a record without figures.
+pub(super) fn scalars(record: &Record) -> Vec<(String, f64)> {
+    let section = match record {
+        Record::Step(_) => "train",
+        Record::Evaluation { .. } => "validation",
+        Record::Router { .. } | Record::Guard { .. } | Record::Change { .. } => return Vec::new(),
+    };
+    let mut found = Vec::new();
+    if let Ok(Value::Object(fields)) = serde_json::to_value(record) {
+        object(section, &fields, &mut found);
+    }
+    found
+}
+
+fn object(prefix: &str, fields: &Map<String, Value>, found: &mut Vec<(String, f64)>) {
+    let fields = fields
+        .iter()
+        .filter(|(name, _)| !PLACES.contains(&name.as_str()) && *name != LEFT_OUT);
+    for (name, value) in fields {
+        let tag = format!("{prefix}/{name}");
+        match value {
+            Value::Number(number) => found.extend(number.as_f64().map(|number| (tag, number))),
+            Value::Object(fields) => object(&tag, fields, found),
+            Value::Array(items) => {
+                for fields in items.iter().filter_map(Value::as_object) {
+                    let layer = fields.get("layer").and_then(Value::as_u64);
+                    let tag = layer.map_or(tag.clone(), |layer| format!("{tag}/{layer}"));
+                    object(&tag, fields, found);
+                }
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! How far a step moves the weights, group by group.
+
+use std::collections::BTreeMap;
+
+use burn::tensor::{FloatDType, Tensor, TensorReadError};
+use serde::{Deserialize, Serialize};
+
+use super::groups::{ParamInfo, ParamKind};
+
+/// The part of a model that a parameter belongs to, as far as watching it goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ParamGroup {
+    /// The token embedding, which is the head of a tied model too.
+    Embedding,
+    /// The matrices of attention.
+    Attention,
+    /// The matrices of dense feed-forward layers, shared experts included.
+    FeedForward,
+    /// The routers of sparse layers.
+    Router,
+    /// The experts of sparse layers.
+    Experts,
+    /// Weights of norms, and all biases.
+    Norms,
+    /// The matrix before the logits.
+    Head,
+    /// Matrices of modules that are not this project's.
+    Other,
+}
+
+impl ParamGroup {
+    /// The group of a parameter.
+    pub fn of(param: &ParamInfo) -> Self {
+        let inside = |name: &str| param.path.split('.').any(|part| part == name);
+        match param.kind {
+            ParamKind::NormOrBias => Self::Norms,
+            ParamKind::Embedding => Self::Embedding,
+            ParamKind::Head => Self::Head,
+            ParamKind::Matrix if inside("attention") => Self::Attention,
+            ParamKind::Matrix if inside("router") => Self::Router,
+            ParamKind::Matrix if inside("experts") => Self::Experts,
+            ParamKind::Matrix if inside("feed_forward") => Self::FeedForward,
+            ParamKind::Matrix => Self::Other,
+        }
+    }
+}
+
+/// ‖Δw‖/‖w‖ of each group in one step, w being the weights before it. A group of zeros has none.
+pub type UpdateRatios = BTreeMap<ParamGroup, f64>;
+
+/// What a step did, not yet read from the device.
+#[derive(Debug, Default)]
+pub struct Update {
+    groups: Vec<ParamGroup>,
+    /// ‖Δw‖² and ‖w‖² of each parameter in turn.
+    squares: Vec<Tensor<1>>,
+}
+
+impl Update {
+    /// Adds a parameter.
+    pub(super) fn add<const D: usize>(
+        &mut self,
+        group: ParamGroup,
+        before: Tensor<D>,
+        after: Tensor<D>,
+    ) {
+        let square = |x: Tensor<D>| x.cast(FloatDType::F32).square().sum();
+        self.groups.push(group);
+        let moved = square(after - before.clone());
+        self.squares.extend([moved, square(before)]);
+    }
+
+    /// Reads one small tensor back from the device.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn ratios(self) -> Result<UpdateRatios, TensorReadError> {
+        if self.squares.is_empty() {
+            return Ok(UpdateRatios::new());
+        }
+        let squares: Vec<f32> = Tensor::cat(self.squares, 0).try_into_vec_as()?;
+        let mut sums: BTreeMap<ParamGroup, [f64; 2]> = BTreeMap::new();
+        for (group, [moved, size]) in self.groups.into_iter().zip(squares.as_chunks::<2>().0) {
+            let sum = sums.entry(group).or_default();
+            sum[0] += f64::from(*moved);
+            sum[1] += f64::from(*size);
+        }
+        let ratios = sums
+            .into_iter()
+            .filter(|(_, [_, size])| *size > 0.0)
+            .map(|(group, [moved, size])| (group, (moved / size).sqrt()));
+        Ok(ratios.collect())
+    }
+}
