@@ -7,10 +7,11 @@ use std::time::Duration;
 use clap::Args;
 use hybridnorm_core::{ConfigError, InitScheme, PLACEMENTS, Placement};
 
+use super::device_flags::DeviceFlags;
 use super::preset_run::{DEFAULT_PRESET, preset_run};
 use crate::amount::{Amount, count};
 use crate::data::{DEFAULT_MAX_BYTES, Tokenizer};
-use crate::device::{DEVICES, DeviceSpec};
+use crate::device::DeviceSpec;
 use crate::engine::{Precision, Recompute, stored_config};
 use crate::error::Error;
 use crate::guard::Action;
@@ -46,7 +47,7 @@ pub struct RunFlags {
     /// Sequences in one forward and backward pass; divides --batch [default: the configured one, or the next smaller divisor]
     #[arg(long, value_name = "N")]
     micro_batch: Option<usize>,
-    /// Micro-batches in a step; with --batch or --micro-batch it gives the other one
+    /// Micro-batches in a step, on each device; with --batch or --micro-batch it gives the other one
     #[arg(long, value_name = "N")]
     accumulation: Option<usize>,
     /// Tokens in a sequence
@@ -67,9 +68,8 @@ pub struct RunFlags {
     /// Seed of the data order and of the initialisation
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// Where to compute
-    #[arg(long, value_name = "NAME", help = device_help())]
-    device: Option<String>,
+    #[command(flatten)]
+    devices: DeviceFlags,
     /// A .txt, .md or .jsonl file (field `text`), or a directory of them [default: the sources of the crates in Cargo.lock]
     #[arg(long, value_name = "FILE|DIR")]
     data: Option<PathBuf>,
@@ -116,6 +116,8 @@ pub struct RunFlags {
 pub(super) struct Request {
     pub config: RunConfig,
     pub device: DeviceSpec,
+    /// The other devices of a run on several.
+    pub replicas: Vec<DeviceSpec>,
     pub tokenizer: Tokenizer,
     pub out: PathBuf,
     pub resume: bool,
@@ -125,13 +127,18 @@ pub(super) struct Request {
     pub preset: Option<&'static str>,
 }
 
+impl Request {
+    /// Every device of the run, as `--devices` takes them.
+    pub fn device_names(&self) -> String {
+        let all = std::iter::once(&self.device).chain(&self.replicas);
+        all.map(DeviceSpec::to_string).collect::<Vec<_>>().join(",")
+    }
+}
+
 impl RunFlags {
     /// Resolves and validates everything that needs no data.
     pub(super) fn resolve(&self) -> Result<Request, Error> {
-        let device = match &self.device {
-            Some(name) => name.parse()?,
-            None => DeviceSpec::best()?,
-        };
+        let (device, replicas) = self.devices.resolve()?;
         let placement: Option<Placement> = self.placement.as_deref().map(str::parse).transpose()?;
         let init: Option<InitScheme> = self.init.as_deref().map(str::parse).transpose()?;
         let preset = presets::find(self.preset.as_deref().unwrap_or(DEFAULT_PRESET))?;
@@ -175,6 +182,7 @@ impl RunFlags {
         Ok(Request {
             config,
             device,
+            replicas,
             tokenizer,
             out,
             resume: self.resume,
@@ -225,36 +233,49 @@ impl RunFlags {
         Ok(())
     }
 
-    /// batch = micro-batch · accumulation: any two give the third.
+    /// batch = micro-batch · accumulation · devices: any two of the first three give the third.
     fn overlay_batch(&self, training: &mut TrainingConfig) -> Result<(), ConfigError> {
+        let devices = self.devices.count();
+        let product = match devices {
+            1 => "batch = micro-batch · accumulation".to_string(),
+            n => format!("batch = micro-batch · accumulation · {n} devices"),
+        };
         let Some(accumulation) = self.accumulation else {
             training.batch = self.batch.unwrap_or(training.batch);
+            if !training.batch.is_multiple_of(devices) {
+                let allowed = format!("a divisor of the batch of {}: {product}", training.batch);
+                return Err(ConfigError::new("devices", devices, allowed));
+            }
             training.micro_batch = match self.micro_batch {
                 Some(micro_batch) => micro_batch,
-                None => largest_divisor(training.batch, training.micro_batch),
+                None => largest_divisor(training.batch / devices, training.micro_batch),
             };
             return Ok(());
         };
         let refuse = |allowed: String| Err(ConfigError::new("accumulation", accumulation, allowed));
+        let Some(parts) = accumulation.checked_mul(devices) else {
+            return refuse("a batch below 2^64".to_string());
+        };
         match (self.batch, self.micro_batch) {
             (None, Some(micro_batch)) => {
                 training.micro_batch = micro_batch;
-                training.batch = match micro_batch.checked_mul(accumulation) {
+                training.batch = match micro_batch.checked_mul(parts) {
                     Some(batch) => batch,
                     None => return refuse("a batch below 2^64".to_string()),
                 };
             }
             (batch, micro_batch) => {
                 training.batch = batch.unwrap_or(training.batch);
-                if accumulation == 0 || !training.batch.is_multiple_of(accumulation) {
-                    return refuse(format!("a divisor of the batch of {}", training.batch));
+                if parts == 0 || !training.batch.is_multiple_of(parts) {
+                    return refuse(format!(
+                        "a divisor of the batch of {}: {product}",
+                        training.batch
+                    ));
                 }
-                training.micro_batch = training.batch / accumulation;
+                training.micro_batch = training.batch / parts;
                 if micro_batch.is_some_and(|given| given != training.micro_batch) {
                     let [batch, micro] = [training.batch, micro_batch.unwrap_or_default()];
-                    return refuse(format!(
-                        "{batch} / {micro}: batch = micro-batch · accumulation"
-                    ));
+                    return refuse(format!("{batch} / {micro}: {product}"));
                 }
             }
         }
@@ -364,21 +385,6 @@ fn init_help() -> String {
     one_of("Initialisation", names) + " [default: the placement's own]"
 }
 
-fn device_help() -> String {
-    let names: Vec<String> = DEVICES
-        .iter()
-        .map(|row| {
-            let number = if row.numbered { "[:N]" } else { "" };
-            format!("{}{number}", row.name)
-        })
-        .collect();
-    let compiled_in = crate::device::compiled_in();
-    one_of("Where to compute", names.iter().map(String::as_str))
-        + &format!(
-            " [this build: {compiled_in}; default: the first of these that is on this machine]"
-        )
-}
-
 /// Most text the default corpus holds.
 pub(super) const DEFAULT_CORPUS_BYTES: u64 = DEFAULT_MAX_BYTES;
 
@@ -432,6 +438,36 @@ mod tests {
                 error.contains("accumulation") && error.contains(says),
                 "{error}"
             );
+        }
+    }
+
+    #[test]
+    fn the_devices_share_the_batch() {
+        use clap::Parser;
+        let batch = |line: &str| {
+            let words = ["program", "--devices", "flex,flex,flex"];
+            let words = words.into_iter().chain(line.split_whitespace());
+            let flags = crate::cli::Cli::try_parse_from(words).unwrap().train;
+            let mut training = TrainingConfig::default();
+            let done = flags.overlay_batch(&mut training);
+            done.map(|()| (training.batch, training.micro_batch))
+                .map_err(|error| error.to_string())
+        };
+        // Twelve sequences, four for each device: one micro-batch of four, or two of two.
+        assert_eq!(batch("--batch 12").unwrap(), (12, 4));
+        assert_eq!(batch("--batch 12 --accumulation 2").unwrap(), (12, 2));
+        assert_eq!(batch("--micro-batch 2 --accumulation 2").unwrap(), (12, 2));
+        // The configured batch is 8.
+        for (line, says) in [
+            (
+                "",
+                "devices = 3 is not allowed: a divisor of the batch of 8",
+            ),
+            ("--batch 12 --accumulation 3", "accumulation · 3 devices"),
+            ("--batch 12 --micro-batch 4 --accumulation 2", "12 / 4"),
+        ] {
+            let error = batch(line).unwrap_err();
+            assert!(error.contains(says), "{line}: {error}");
         }
     }
 

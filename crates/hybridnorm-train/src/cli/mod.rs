@@ -6,6 +6,7 @@
 //! interrupted, each with a checkpoint.
 
 mod bench;
+mod device_flags;
 mod devices;
 mod flags;
 mod generate;
@@ -15,6 +16,7 @@ mod plan;
 mod prepare;
 mod preset_run;
 mod results;
+mod serve_device;
 mod train;
 mod verify;
 
@@ -26,11 +28,13 @@ use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
 pub use bench::{Bench, StepFlags};
+pub use device_flags::DeviceFlags;
 pub use devices::{DevicesFlags, backends_page};
 pub use flags::RunFlags;
 pub use generate::GenerateFlags;
 pub use inspect::InspectFlags;
 pub use plan::PlanFlags;
+pub use serve_device::ServeDeviceFlags;
 pub use verify::VerifyFlags;
 
 use crate::error::Error;
@@ -65,6 +69,8 @@ pub enum Command {
     Verify(VerifyFlags),
     /// List the devices: what is compiled in, what was found, and what to do about the rest
     Devices(DevicesFlags),
+    /// Host devices of this machine for runs elsewhere, until interrupted (Cargo feature `remote`)
+    ServeDevice(ServeDeviceFlags),
     /// Measure how fast this machine computes, and in how much memory
     #[command(subcommand, arg_required_else_help = false)]
     Bench(Bench),
@@ -99,6 +105,7 @@ fn dispatch(cli: Cli, out: &mut impl Write) -> Result<(), Error> {
         Some(Command::Inspect(flags)) => inspect::run(&flags, out),
         Some(Command::Verify(flags)) => verify::run(&flags, out),
         Some(Command::Devices(flags)) => devices::run(&flags, out),
+        Some(Command::ServeDevice(flags)) => serve_device::run(&flags, out),
         Some(Command::Bench(bench)) => bench::run(&bench, out),
         Some(Command::Placements) => placements::run(out),
     }

@@ -10,6 +10,7 @@ use super::plan::Plan;
 use super::prepare::Prepared;
 use super::results::{self, Results};
 use crate::data::Validation;
+use crate::device::DeviceSpec;
 use crate::engine::{
     Console, Evaluate, Evaluation, EvaluationScope, TrainRequest, interrupt_on_signals, train,
 };
@@ -21,6 +22,8 @@ use crate::run::RunConfig;
 pub(super) fn run(flags: &RunFlags, out: &mut impl Write) -> Result<(), Error> {
     let mut prepared = Prepared::new(flags)?;
     let device = prepared.request.device.open()?;
+    let replicas = prepared.request.replicas.iter().map(DeviceSpec::open);
+    let replicas = replicas.collect::<Result<_, _>>()?;
     writeln!(out, "{}", Plan(&prepared)).map_err(Error::Output)?;
 
     let interrupter = Interrupter::new();
@@ -38,6 +41,7 @@ pub(super) fn run(flags: &RunFlags, out: &mut impl Write) -> Result<(), Error> {
         config,
         run_dir: run.clone(),
         device,
+        replicas,
         resume: prepared.request.resume,
         allow: prepared.request.allow.clone(),
         max_time: prepared.request.max_time,

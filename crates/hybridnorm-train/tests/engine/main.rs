@@ -2,6 +2,7 @@
 
 mod faults;
 mod guards;
+mod parallel;
 mod progress;
 mod refusals;
 mod resume;
