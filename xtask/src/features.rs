@@ -79,6 +79,10 @@ fn parts(workspace: &Workspace, os: &str) -> Result<Vec<Part>, String> {
         );
         add(&mut parts, backend, train(backend), not_here);
     }
+    // With fusion, which `cuda` brings, remote devices are of another type.
+    for features in ["remote", "cuda,remote"] {
+        add(&mut parts, "remote", train(features), None);
+    }
     let switches = format!("wgpu,{}", SWITCHES.join(","));
     add(&mut parts, SWITCHES[0], train(&switches), None);
     Ok(parts)
@@ -135,6 +139,8 @@ mod tests {
                 "-p hybridnorm-train --features flex",
                 "-p hybridnorm-train --features ndarray",
                 "-p hybridnorm-train --features wgpu",
+                "-p hybridnorm-train --features remote",
+                "-p hybridnorm-train --features cuda,remote",
                 "-p hybridnorm-train --features wgpu,fusion,autotune",
             ]
         );

@@ -5,6 +5,8 @@ mod guards;
 mod parallel;
 mod progress;
 mod refusals;
+#[cfg(feature = "remote")]
+mod remote;
 mod resume;
 mod routers;
 mod sparse;

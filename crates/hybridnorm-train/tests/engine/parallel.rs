@@ -1,8 +1,14 @@
 //! Data-parallel devices: the same figures as one device that accumulates, and the same again.
 
-use burn::tensor::Device;
+use std::sync::Arc;
+
+use burn::module::Param;
+use burn::tensor::{Device, Tensor, TensorData};
+use hybridnorm_core::Decoder;
+use hybridnorm_moe::FeedForwardLayer;
 use hybridnorm_testing::{apply, every_device};
-use hybridnorm_train::engine::{TrainError, TrainSummary, train};
+use hybridnorm_train::engine::{BatchSource, TrainError, TrainSummary, train};
+use hybridnorm_train::guard::Action;
 use hybridnorm_train::run::RunConfig;
 use tempfile::TempDir;
 
@@ -86,33 +92,45 @@ fn a_batch_that_does_not_divide_is_refused_before_anything_is_written(#[case] de
 /// The micro-batch that goes wrong is named by its place in the step, whichever device has it.
 #[apply(every_device!)]
 fn a_router_that_goes_wrong_on_another_device_is_told_of(#[case] device: &Device) {
-    let (one, two) = (TempDir::new().unwrap(), TempDir::new().unwrap());
-    let error = |dir: &TempDir, devices: &[&Device]| {
+    let error = |devices: &[&Device]| {
+        let dir = TempDir::new().unwrap();
         let mut config = tiny::sparse(2, 2);
-        config.guard.non_finite = hybridnorm_train::guard::Action::Stop;
+        config.guard.non_finite = Action::Stop;
         tiny::begin_with(&config, dir.path(), device, |model| {
-            // Token 0 alone is looked up as NaN, and stands in some of the sequences only.
-            let weight = model.embedding.weight.val();
-            let [rows, width] = weight.dims();
-            let bad = burn::tensor::Tensor::full([1, width], f32::NAN, device);
-            let rest = weight.slice([1..rows, 0..width]);
-            let weight = burn::tensor::Tensor::cat(vec![bad, rest], 0);
-            model.embedding.weight = model.embedding.weight.clone().map(|_| weight);
+            only_token_0_overflows(model, device);
         });
         let mut request = tiny::request(config, dir.path(), devices[0], true);
-        request.batches = std::sync::Arc::new(LastRowOnly);
+        request.batches = Arc::new(Token0InTheLastRow);
         request.replicas = devices[1..].iter().copied().cloned().collect();
         train(request).unwrap_err().to_string()
     };
-    let (alone, shared) = (error(&one, &[device]), error(&two, &[device, device]));
-    assert!(shared.contains("micro-batch 2"), "{shared}");
+    let (alone, shared) = (error(&[device]), error(&[device, device]));
+    assert!(shared.contains("micro-batch 2: the router"), "{shared}");
     assert_eq!(shared, alone);
 }
 
-/// Token 0 in the last of four sequences.
-struct LastRowOnly;
+/// Token 0 alone points along the first axis, where its normed length of √16 times 10³⁸ is beyond f32.
+fn only_token_0_overflows(model: &mut Decoder<FeedForwardLayer>, device: &Device) {
+    let mut weight = vec![0f32; tiny::VOCAB * 16];
+    for (index, value) in weight.iter_mut().enumerate() {
+        let (token, axis) = (index / 16, index % 16);
+        *value = match (token, axis) {
+            (0, 0) => 1000.0,
+            (0, _) | (_, 0) => 0.0,
+            _ => ((token * axis) as f32).sin(),
+        };
+    }
+    let weight = TensorData::new(weight, [tiny::VOCAB, 16]);
+    model.embedding.weight = Param::from_tensor(Tensor::from_data(weight, device));
+    let router = tiny::router(model, 0);
+    let rest = router.linear.weight.val().narrow(0, 1, 15);
+    let first = Tensor::full([1, 4], 1e38, device);
+    router.linear.weight = Param::from_tensor(Tensor::cat(vec![first, rest], 0));
+}
 
-impl hybridnorm_train::engine::BatchSource for LastRowOnly {
+struct Token0InTheLastRow;
+
+impl BatchSource for Token0InTheLastRow {
     fn batch(&self, _step: u64) -> Vec<u32> {
         let mut tokens: Vec<u32> = (0..4 * 9).map(|n| 1 + n % 31).collect();
         tokens[3 * 9 + 4] = 0;
