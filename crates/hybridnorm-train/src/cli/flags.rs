@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use hybridnorm_core::{ConfigError, InitScheme, PLACEMENTS, Placement};
 
+use super::batch::Sizes;
 use super::device_flags::DeviceFlags;
 use super::preset_run::{DEFAULT_PRESET, preset_run};
 use crate::amount::{Amount, count};
@@ -16,7 +17,7 @@ use crate::engine::{Precision, Recompute, stored_config};
 use crate::error::Error;
 use crate::guard::Action;
 use crate::presets;
-use crate::run::{RunConfig, TrainingConfig};
+use crate::run::RunConfig;
 
 /// Rows of the embedding are a multiple of this, which matrix units like.
 const VOCAB_MULTIPLE: usize = 64;
@@ -201,7 +202,13 @@ impl RunFlags {
         }
         let training = &mut config.training;
         set(&mut training.steps, &self.steps);
-        self.overlay_batch(training)?;
+        let sizes = Sizes {
+            batch: self.batch,
+            micro_batch: self.micro_batch,
+            accumulation: self.accumulation,
+            devices: self.devices.count(),
+        };
+        sizes.overlay(training)?;
         set(&mut training.precision, &self.precision);
         set(&mut training.recompute, &self.recompute);
         set(&mut training.eval_every, &self.eval_every);
@@ -230,55 +237,6 @@ impl RunFlags {
             config.data.path = self.data.clone();
         }
         set(&mut config.data.tokenizer, &self.tokenizer);
-        Ok(())
-    }
-
-    /// batch = micro-batch · accumulation · devices: any two of the first three give the third.
-    fn overlay_batch(&self, training: &mut TrainingConfig) -> Result<(), ConfigError> {
-        let devices = self.devices.count();
-        let product = match devices {
-            1 => "batch = micro-batch · accumulation".to_string(),
-            n => format!("batch = micro-batch · accumulation · {n} devices"),
-        };
-        let Some(accumulation) = self.accumulation else {
-            training.batch = self.batch.unwrap_or(training.batch);
-            if !training.batch.is_multiple_of(devices) {
-                let allowed = format!("a divisor of the batch of {}: {product}", training.batch);
-                return Err(ConfigError::new("devices", devices, allowed));
-            }
-            training.micro_batch = match self.micro_batch {
-                Some(micro_batch) => micro_batch,
-                None => largest_divisor(training.batch / devices, training.micro_batch),
-            };
-            return Ok(());
-        };
-        let refuse = |allowed: String| Err(ConfigError::new("accumulation", accumulation, allowed));
-        let Some(parts) = accumulation.checked_mul(devices) else {
-            return refuse("a batch below 2^64".to_string());
-        };
-        match (self.batch, self.micro_batch) {
-            (None, Some(micro_batch)) => {
-                training.micro_batch = micro_batch;
-                training.batch = match micro_batch.checked_mul(parts) {
-                    Some(batch) => batch,
-                    None => return refuse("a batch below 2^64".to_string()),
-                };
-            }
-            (batch, micro_batch) => {
-                training.batch = batch.unwrap_or(training.batch);
-                if parts == 0 || !training.batch.is_multiple_of(parts) {
-                    return refuse(format!(
-                        "a divisor of the batch of {}: {product}",
-                        training.batch
-                    ));
-                }
-                training.micro_batch = training.batch / parts;
-                if micro_batch.is_some_and(|given| given != training.micro_batch) {
-                    let [batch, micro] = [training.batch, micro_batch.unwrap_or_default()];
-                    return refuse(format!("{batch} / {micro}: {product}"));
-                }
-            }
-        }
         Ok(())
     }
 }
@@ -311,14 +269,6 @@ fn set_vocabulary(
         ));
     }
     Ok(())
-}
-
-/// The largest number up to `most` that divides `n`.
-fn largest_divisor(n: usize, most: usize) -> usize {
-    (1..=most.min(n))
-        .rev()
-        .find(|divisor| n.is_multiple_of(*divisor))
-        .unwrap_or(most)
 }
 
 fn read(file: &Path) -> Result<RunConfig, Error> {
@@ -391,85 +341,6 @@ pub(super) const DEFAULT_CORPUS_BYTES: u64 = DEFAULT_MAX_BYTES;
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_micro_batch_always_divides() {
-        for (batch, most, expected) in [(8, 8, 8), (16, 8, 8), (12, 8, 6), (7, 8, 7), (13, 8, 1)] {
-            assert_eq!(largest_divisor(batch, most), expected);
-        }
-    }
-
-    #[test]
-    fn any_two_of_batch_micro_batch_and_accumulation_give_the_third() {
-        let batch = |batch, micro_batch, accumulation| {
-            let flags = RunFlags {
-                batch,
-                micro_batch,
-                accumulation,
-                ..RunFlags::default()
-            };
-            let mut training = TrainingConfig::default();
-            let done = flags.overlay_batch(&mut training);
-            done.map(|()| {
-                (
-                    training.batch,
-                    training.micro_batch,
-                    training.accumulation(),
-                )
-            })
-        };
-        for given in [
-            (Some(12), Some(3), None),
-            (Some(12), None, Some(4)),
-            (None, Some(3), Some(4)),
-            (Some(12), Some(3), Some(4)),
-        ] {
-            assert_eq!(batch(given.0, given.1, given.2).unwrap(), (12, 3, 4));
-        }
-        // The configured batch is 8.
-        assert_eq!(batch(None, None, Some(2)).unwrap(), (8, 4, 2));
-        for (wrong, says) in [
-            ((Some(12), Some(4), Some(4)), "12 / 4"),
-            ((Some(12), None, Some(5)), "a divisor of the batch of 12"),
-            ((None, None, Some(0)), "a divisor of the batch of 8"),
-        ] {
-            let error = batch(wrong.0, wrong.1, wrong.2).unwrap_err().to_string();
-            assert!(
-                error.contains("accumulation") && error.contains(says),
-                "{error}"
-            );
-        }
-    }
-
-    #[test]
-    fn the_devices_share_the_batch() {
-        use clap::Parser;
-        let batch = |line: &str| {
-            let words = ["program", "--devices", "flex,flex,flex"];
-            let words = words.into_iter().chain(line.split_whitespace());
-            let flags = crate::cli::Cli::try_parse_from(words).unwrap().train;
-            let mut training = TrainingConfig::default();
-            let done = flags.overlay_batch(&mut training);
-            done.map(|()| (training.batch, training.micro_batch))
-                .map_err(|error| error.to_string())
-        };
-        // Twelve sequences, four for each device: one micro-batch of four, or two of two.
-        assert_eq!(batch("--batch 12").unwrap(), (12, 4));
-        assert_eq!(batch("--batch 12 --accumulation 2").unwrap(), (12, 2));
-        assert_eq!(batch("--micro-batch 2 --accumulation 2").unwrap(), (12, 2));
-        // The configured batch is 8.
-        for (line, says) in [
-            (
-                "",
-                "devices = 3 is not allowed: a divisor of the batch of 8",
-            ),
-            ("--batch 12 --accumulation 3", "accumulation · 3 devices"),
-            ("--batch 12 --micro-batch 4 --accumulation 2", "12 / 4"),
-        ] {
-            let error = batch(line).unwrap_err();
-            assert!(error.contains(says), "{line}: {error}");
-        }
-    }
 
     #[test]
     fn a_budget_in_tokens_is_rounded_up_to_steps() {

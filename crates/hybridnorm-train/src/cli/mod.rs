@@ -5,6 +5,7 @@
 //! 1 a failure while running, 2 something the user can put right, 3 a run whose `--max-time` is up and 130 one that was
 //! interrupted, each with a checkpoint.
 
+mod batch;
 mod bench;
 mod device_flags;
 mod devices;

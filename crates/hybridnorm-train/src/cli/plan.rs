@@ -172,7 +172,7 @@ impl Plan<'_> {
             match request.replicas.len() {
                 0 => request.device.row().summary.to_string(),
                 n => format!(
-                    "data-parallel: {} micro-batches of {} in a step on each",
+                    "data-parallel, {} x {} sequences of a step on each",
                     training.accumulation() / (n + 1),
                     training.micro_batch
                 ),
