@@ -2,6 +2,7 @@
 
 use core::fmt;
 use core::str::FromStr;
+use std::net::{SocketAddr, TcpListener};
 
 use burn::tensor::Device;
 
@@ -81,12 +82,17 @@ impl Address {
 }
 
 /// Hosts `devices`, all of one backend, for clients that reach `listener`, until the process is asked to end. A client has to know the
-/// token in [`TOKEN`], which is to be had where others than this machine can reach it. Nothing is encrypted.
+/// token in [`TOKEN`], which is to be had where others than this machine can reach it. Nothing is encrypted. `ready` is
+/// told the address once nothing stands in the way.
 ///
 /// # Errors
 /// When the listener is open to other machines without a token, the devices cannot be hosted together, or the listener fails.
 #[cfg(feature = "remote")]
-pub fn serve(devices: Vec<Device>, listener: std::net::TcpListener) -> Result<(), DeviceError> {
+pub fn serve(
+    devices: Vec<Device>,
+    listener: TcpListener,
+    ready: impl FnOnce(SocketAddr),
+) -> Result<(), DeviceError> {
     use burn::server::{RemoteServer, TokenAuthorizer, WebSocketTransport};
 
     let refused = |message: String| DeviceError::Serve { message };
@@ -109,6 +115,7 @@ pub fn serve(devices: Vec<Device>, listener: std::net::TcpListener) -> Result<()
             )));
         }
     }
+    ready(address);
     let served = server.serve(WebSocketTransport::from_listener(listener));
     served.map_err(|error| refused(error.to_string()))
 }
@@ -118,7 +125,11 @@ pub fn serve(devices: Vec<Device>, listener: std::net::TcpListener) -> Result<()
 /// # Errors
 /// Always.
 #[cfg(not(feature = "remote"))]
-pub fn serve(_devices: Vec<Device>, _listener: std::net::TcpListener) -> Result<(), DeviceError> {
+pub fn serve(
+    _devices: Vec<Device>,
+    _listener: TcpListener,
+    _ready: impl FnOnce(SocketAddr),
+) -> Result<(), DeviceError> {
     Err(DeviceError::NotCompiledIn { name: "remote" })
 }
 

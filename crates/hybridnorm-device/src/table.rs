@@ -217,7 +217,7 @@ pub static DEVICES: &[DeviceRow] = &[
         compiles_kernels: false,
         in_host_memory: false,
         needs: "an address, remote:HOST:PORT, where `hybridnorm-train serve-device` runs",
-        tested: "TESTED",
+        tested: "runs on one and two servers that host flex, on loopback; no GPU, no second machine",
         float_types: "those of the device that is hosted, by Burn's source; f32 was run",
         limits: "the same version on both sides; nothing is encrypted (docs/scaling.md)",
         backend: None,

@@ -39,8 +39,10 @@ pub(super) fn run(flags: &ServeDeviceFlags, out: &mut impl Write) -> Result<(), 
         ))
     };
     let listener = TcpListener::bind(place).map_err(refused)?;
-    let address = listener.local_addr().map_err(refused)?;
-    writeln!(out, "serving {} on {address}", names.join(", ")).map_err(Error::Output)?;
-    out.flush().map_err(Error::Output)?;
-    Ok(serve(devices, listener)?)
+    let mut told = Ok(());
+    serve(devices, listener, |address| {
+        told =
+            writeln!(out, "serving {} on {address}", names.join(", ")).and_then(|()| out.flush());
+    })?;
+    told.map_err(Error::Output)
 }
