@@ -19,9 +19,9 @@ impl Backend {
     }
 
     /// Whether it compiles kernels as it runs, so that fusion and autotune mean something to it.
-    /// Burn's two CPU backends are ready-made code.
+    /// Burn's two CPU backends are ready-made code, and what a remote device compiles is its server's affair.
     pub fn compiles_kernels(&self) -> bool {
-        !["flex", "ndarray"].contains(&self.name())
+        !["flex", "ndarray", "remote"].contains(&self.name())
     }
 
     /// Refuses what `hybridnorm-train` has no feature for, before cargo builds anything.

@@ -82,6 +82,10 @@ fn parts(workspace: &Workspace, os: &str) -> Result<Vec<Part>, String> {
         );
         add(&mut parts, backend, train(backend), not_here);
     }
+    // With fusion, which `cuda` brings, remote devices are of another type.
+    for features in ["remote", "cuda,remote"] {
+        add(&mut parts, "remote", train(features), None);
+    }
     let switches = format!("wgpu,{}", SWITCHES.join(","));
     add(&mut parts, SWITCHES[0], train(&switches), None);
     add(&mut parts, DASHBOARD, train(DASHBOARD), None);
@@ -139,6 +143,8 @@ mod tests {
                 "-p hybridnorm-train --features flex",
                 "-p hybridnorm-train --features ndarray",
                 "-p hybridnorm-train --features wgpu",
+                "-p hybridnorm-train --features remote",
+                "-p hybridnorm-train --features cuda,remote",
                 "-p hybridnorm-train --features wgpu,fusion,autotune",
                 "-p hybridnorm-train --features tui",
             ]

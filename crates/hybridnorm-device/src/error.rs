@@ -64,6 +64,23 @@ pub enum DeviceError {
         /// What the machine should have.
         needs: &'static str,
     },
+    /// Another process or machine was to host it.
+    #[error(
+        "device remote:{address} cannot be used: {message}; it needs {}",
+        crate::table::SERVER
+    )]
+    Remote {
+        /// Where.
+        address: String,
+        /// What Burn said.
+        message: String,
+    },
+    /// Devices cannot be hosted.
+    #[error("cannot host devices: {message}")]
+    Serve {
+        /// Why.
+        message: String,
+    },
     /// The build has no device at all, or none that this machine has.
     #[error(
         "none of the compiled-in devices ({}) is on this machine: rebuild with --features flex for the CPU",

@@ -16,18 +16,20 @@
 //! # Ok::<(), hybridnorm_device::DeviceError>(())
 //! ```
 //!
-//! This crate enables no backend. Its features are Burn's own names: `flex ndarray cpu wgpu vulkan metal webgpu cuda rocm`, and
-//! `fusion` and `autotune` for the backends that compile kernels.
+//! This crate enables no backend. Its features are Burn's own names: `flex ndarray cpu wgpu vulkan metal webgpu cuda rocm`,
+//! `fusion` and `autotune` for the backends that compile kernels, and `remote` for devices that [another process hosts](serve).
 
 #![warn(missing_docs)]
 
 mod error;
 mod found;
 pub mod fusion;
+mod remote;
 mod spec;
 mod table;
 
 pub use error::DeviceError;
 pub use found::{Adapter, Inventory, adapter_name, inventory};
+pub use remote::{TOKEN, serve};
 pub use spec::DeviceSpec;
 pub use table::{DEVICES, DeviceRow, compiled_in, markdown};

@@ -8,9 +8,10 @@ use burn::tensor::Device;
 
 use crate::error::DeviceError;
 use crate::found::is_software;
+use crate::remote::Address;
 use crate::table::{Backend, DEVICES, DeviceRow};
 
-/// A device by name: `flex`, `cuda`, `cuda:1`. It need not be compiled in until it is [opened](Self::open).
+/// A device by name: `flex`, `cuda`, `cuda:1`, `remote:10.0.0.2:3000`. It need not be compiled in until it is [opened](Self::open).
 ///
 /// ```
 /// use hybridnorm_device::DeviceSpec;
@@ -18,10 +19,17 @@ use crate::table::{Backend, DEVICES, DeviceRow};
 /// assert!("cude".parse::<DeviceSpec>().unwrap_err().to_string().contains("did you mean \"cuda\"?"));
 /// # Ok::<(), hybridnorm_device::DeviceError>(())
 /// ```
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct DeviceSpec {
     row: &'static DeviceRow,
-    index: usize,
+    place: Place,
+}
+
+/// Which of its row's devices it is.
+#[derive(Debug, Clone, PartialEq)]
+enum Place {
+    Index(usize),
+    Address(Address),
 }
 
 impl DeviceSpec {
@@ -33,7 +41,7 @@ impl DeviceSpec {
     pub fn best() -> Result<Self, DeviceError> {
         let mut software = None;
         for row in DEVICES {
-            let spec = Self { row, index: 0 };
+            let spec = Self::new(row, 0);
             let Ok(device) = spec.open() else { continue };
             if !row.compiles_kernels || !is_software(&device) {
                 return Ok(spec);
@@ -50,25 +58,29 @@ impl DeviceSpec {
 
     /// The device of `row` with this index; it need not be there.
     pub(crate) fn new(row: &'static DeviceRow, index: usize) -> Self {
-        Self { row, index }
+        let place = Place::Index(index);
+        Self { row, place }
     }
 
     /// The device itself, without autodiff.
     ///
     /// # Errors
-    /// When it is not compiled in, this machine has no such adapter, or its driver fails.
+    /// When it is not compiled in, this machine has no such adapter, its driver fails, or no server answers.
     pub fn open(&self) -> Result<Device, DeviceError> {
-        let Self { row, index } = *self;
-        let name = row.name;
-        let Backend { open, count } = row
-            .backend
-            .as_ref()
-            .ok_or(DeviceError::NotCompiledIn { name })?;
+        let row = self.row;
+        let (name, needs) = (row.name, row.needs);
+        let index = match &self.place {
+            Place::Index(index) => *index,
+            Place::Address(address) => return self.guarded(|| address.open())?,
+        };
+        let Some(Backend { open, count }) = &row.backend else {
+            return Err(match row.is_compiled_in() {
+                true => DeviceError::NoAdapter { name, needs },
+                false => DeviceError::NotCompiledIn { name },
+            });
+        };
         match self.guarded(count)? {
-            0 => {
-                let needs = row.needs;
-                return Err(DeviceError::NoAdapter { name, needs });
-            }
+            0 => return Err(DeviceError::NoAdapter { name, needs }),
             // An unnumbered device stands for the adapter its runtime prefers, however many there are.
             count if row.numbered && index >= count => {
                 return Err(DeviceError::NoSuchIndex { name, index, count });
@@ -99,17 +111,18 @@ impl DeviceSpec {
 
 impl PartialEq for DeviceSpec {
     fn eq(&self, other: &Self) -> bool {
-        self.row.name == other.row.name && self.index == other.index
+        self.row.name == other.row.name && self.place == other.place
     }
 }
 
 impl fmt::Display for DeviceSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.row.name)?;
-        if self.index > 0 {
-            write!(f, ":{}", self.index)?;
+        match &self.place {
+            Place::Index(0) => Ok(()),
+            Place::Index(index) => write!(f, ":{index}"),
+            Place::Address(address) => write!(f, ":{address}"),
         }
-        Ok(())
     }
 }
 
@@ -129,6 +142,10 @@ impl FromStr for DeviceSpec {
             text: text.to_string(),
             allowed,
         };
+        if row.addressed {
+            let place = Place::Address(index.unwrap_or_default().parse()?);
+            return Ok(Self { row, place });
+        }
         let index = match index {
             None => 0,
             Some(_) if !row.numbered => return Err(refused(format!("{name} takes no number"))),
@@ -137,7 +154,7 @@ impl FromStr for DeviceSpec {
                 .map_err(|_| refused(format!("{name} or {name}:N, N counted from 0")))?
                 .into(),
         };
-        Ok(Self { row, index })
+        Ok(Self::new(row, index))
     }
 }
 
@@ -166,7 +183,12 @@ mod tests {
 
     #[test]
     fn every_row_is_read_back_as_it_is_printed() {
-        for row in DEVICES {
+        let address = "remote:127.0.0.1:3000/1";
+        let remote: DeviceSpec = address.parse().unwrap();
+        assert_eq!(remote.to_string(), address);
+        assert!(remote.row().addressed);
+        assert_ne!(remote, "remote:127.0.0.1:3000".parse().unwrap());
+        for row in DEVICES.iter().filter(|row| !row.addressed) {
             let spec: DeviceSpec = row.name.parse().unwrap();
             assert_eq!(spec.to_string(), row.name);
             let second = format!("{}:1", row.name).parse::<DeviceSpec>();
@@ -187,13 +209,16 @@ mod tests {
             assert!(refusal(text).contains("cuda or cuda:N"), "{text}");
         }
         assert!(refusal("flex:1").contains("flex takes no number"));
+        for text in ["remote", "remote:", "remote:3000"] {
+            assert!(refusal(text).contains("remote:HOST:PORT"), "{text}");
+        }
         assert!(refusal("").contains("one of"));
     }
 
     #[test]
     fn a_missing_feature_is_named() {
         for row in DEVICES.iter().filter(|row| !row.is_compiled_in()) {
-            let error = DeviceSpec { row, index: 0 }.open().unwrap_err();
+            let error = DeviceSpec::new(row, 0).open().unwrap_err();
             let rebuild = format!("rebuild with --features {}", row.name);
             assert!(error.to_string().contains(&rebuild), "{error}");
         }
@@ -212,6 +237,7 @@ mod tests {
             name: "fake",
             summary: "",
             numbered: true,
+            addressed: false,
             compiles_kernels: true,
             in_host_memory: false,
             needs: "a fake driver",

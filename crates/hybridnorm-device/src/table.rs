@@ -13,6 +13,8 @@ pub struct DeviceRow {
     pub summary: &'static str,
     /// Whether there can be several, told apart by a number.
     pub numbered: bool,
+    /// Whether it is another process's, told apart by an address.
+    pub addressed: bool,
     /// Whether it compiles kernels at run time, which the Cargo features `fusion` and `autotune` act on.
     pub compiles_kernels: bool,
     /// Whether tensors lie in the process's own memory.
@@ -25,9 +27,12 @@ pub struct DeviceRow {
     pub float_types: &'static str,
     /// Known limits.
     pub limits: &'static str,
-    /// `None` where the feature is not compiled in.
+    /// `None` where the feature is not compiled in, or there is nothing to ask without an address.
     pub(crate) backend: Option<Backend>,
 }
+
+/// What a remote device needs.
+pub(crate) const SERVER: &str = "a server that was started with `hybridnorm-train serve-device` in the same version, and the token that it asks for";
 
 /// How a compiled-in backend is asked for its devices.
 #[derive(Debug)]
@@ -39,9 +44,18 @@ pub(crate) struct Backend {
 }
 
 impl DeviceRow {
+    /// What may, or must, follow the name.
+    pub fn place(&self) -> &'static str {
+        match (self.numbered, self.addressed) {
+            (_, true) => ":HOST:PORT",
+            (true, false) => "[:N]",
+            (false, false) => "",
+        }
+    }
+
     /// Whether this build has the device's feature.
     pub fn is_compiled_in(&self) -> bool {
-        self.backend.is_some()
+        self.backend.is_some() || (self.addressed && cfg!(feature = "remote"))
     }
 }
 
@@ -70,6 +84,7 @@ pub static DEVICES: &[DeviceRow] = &[
         name: "cuda",
         summary: "an NVIDIA GPU",
         numbered: true,
+        addressed: false,
         compiles_kernels: true,
         in_host_memory: false,
         needs: "an NVIDIA GPU and its driver (libcuda.so.1, nvcuda.dll); no CUDA toolkit",
@@ -82,6 +97,7 @@ pub static DEVICES: &[DeviceRow] = &[
         name: "rocm",
         summary: "an AMD GPU",
         numbered: true,
+        addressed: false,
         compiles_kernels: true,
         in_host_memory: false,
         needs: "an AMD GPU with ROCm's HIP runtime (libamdhip64)",
@@ -94,6 +110,7 @@ pub static DEVICES: &[DeviceRow] = &[
         name: "metal",
         summary: "an Apple GPU, through Metal",
         numbered: false,
+        addressed: false,
         compiles_kernels: true,
         in_host_memory: false,
         needs: "macOS with Metal",
@@ -108,6 +125,7 @@ pub static DEVICES: &[DeviceRow] = &[
         name: "vulkan",
         summary: "any GPU, through Vulkan and SPIR-V",
         numbered: false,
+        addressed: false,
         compiles_kernels: true,
         in_host_memory: false,
         needs: "a GPU with a Vulkan driver",
@@ -122,6 +140,7 @@ pub static DEVICES: &[DeviceRow] = &[
         name: "wgpu",
         summary: "any GPU, through Vulkan, Metal or DirectX 12 and WGSL",
         numbered: false,
+        addressed: false,
         compiles_kernels: true,
         in_host_memory: false,
         needs: "a GPU with a Vulkan, Metal or DirectX 12 driver; for tests a software adapter will do (Debian: mesa-vulkan-drivers libvulkan1)",
@@ -136,6 +155,7 @@ pub static DEVICES: &[DeviceRow] = &[
         name: "webgpu",
         summary: "the browser's GPU",
         numbered: false,
+        addressed: false,
         compiles_kernels: true,
         in_host_memory: false,
         needs: "a browser with WebGPU: on a desktop choose wgpu",
@@ -150,6 +170,7 @@ pub static DEVICES: &[DeviceRow] = &[
         name: "flex",
         summary: "the CPU",
         numbered: false,
+        addressed: false,
         compiles_kernels: false,
         in_host_memory: true,
         needs: "nothing",
@@ -162,6 +183,7 @@ pub static DEVICES: &[DeviceRow] = &[
         name: "cpu",
         summary: "the CPU, through CubeCL's kernel compiler",
         numbered: false,
+        addressed: false,
         compiles_kernels: true,
         in_host_memory: true,
         needs: "nothing",
@@ -174,6 +196,7 @@ pub static DEVICES: &[DeviceRow] = &[
         name: "ndarray",
         summary: "the CPU, through ndarray",
         numbered: false,
+        addressed: false,
         compiles_kernels: false,
         in_host_memory: true,
         needs: "nothing",
@@ -185,6 +208,19 @@ pub static DEVICES: &[DeviceRow] = &[
             let device = Device::ndarray();
             device
         }),
+    },
+    DeviceRow {
+        name: "remote",
+        summary: "a device that another process or machine hosts",
+        numbered: false,
+        addressed: true,
+        compiles_kernels: false,
+        in_host_memory: false,
+        needs: "an address, remote:HOST:PORT, where `hybridnorm-train serve-device` runs",
+        tested: "runs on one and two servers that host flex, on loopback; no GPU, no second machine",
+        float_types: "those of the device that is hosted, by Burn's source; f32 was run",
+        limits: "the same version on both sides; nothing is encrypted (docs/scaling.md)",
+        backend: None,
     },
 ];
 
@@ -213,7 +249,7 @@ pub fn markdown() -> String {
             limits,
             ..
         } = row;
-        let number = if row.numbered { "[:N]" } else { "" };
+        let number = row.place();
         // A String never refuses.
         let _ = writeln!(
             text,

@@ -17,6 +17,7 @@ use burn::backend::fusion::custom::TensorSpec;
     Flex: cfg(feature = "flex"),
     NdArray: cfg(feature = "ndarray"),
     Cube: cfg(feature = "cube"),
+    Remote: cfg(feature = "remote"),
     Fusion: cfg(feature = "fusion")
 )]
 pub trait KernelOps: Backend {
@@ -106,3 +107,7 @@ impl KernelOps for burn::backend::NdArray {
 
 #[cfg(feature = "cube")]
 impl KernelOps for burn_cubecl::CubeBackend {}
+
+/// Composed here, and computed where the device is: a server knows Burn's own operations only.
+#[cfg(feature = "remote")]
+impl<C: burn_router::RouterChannel> KernelOps for burn_router::BackendRouter<C> {}

@@ -59,6 +59,18 @@ impl HealthMeter {
         self.entropy = self.entropy.clone() + entropy(routing);
     }
 
+    /// Adds what another meter of the same layer has summed up, on whichever device.
+    pub fn absorb(&mut self, other: Self) {
+        self.load
+            .iter_mut()
+            .zip(other.load)
+            .for_each(|(sum, n)| *sum += n);
+        self.dropped += other.dropped;
+        let entropy = self.entropy.clone();
+        let device = entropy.device();
+        self.entropy = entropy + other.entropy.to_device(&device);
+    }
+
     /// Tokens of each expert so far: what [`Router::rebalance`](crate::Router::rebalance) takes.
     pub fn load(&self) -> &[u64] {
         &self.load

@@ -14,7 +14,7 @@ use super::machine::Peak;
 use super::spread::Spread;
 use super::step_report::StepReport;
 use crate::device::{DeviceSpec, adapter_name};
-use crate::engine::{LanguageModel, StepGradients, TokenBatch, TrainError};
+use crate::engine::{LanguageModel, Replicas, StepGradients, TokenBatch, TrainError};
 use crate::error::Error;
 use crate::recipe::{AdamWConfig, Optimizer};
 use crate::run::ScheduleConfig;
@@ -153,7 +153,12 @@ impl StepBench {
             let batch = self.tokens(step, &device);
             finish(&device, step)?;
             let started = Instant::now();
-            let gradients = StepGradients::of(&model, std::iter::once(Ok(batch)), step)?;
+            let gradients = StepGradients::of(
+                &model,
+                std::iter::once(Ok(batch)),
+                &Replicas::default(),
+                step,
+            )?;
             gradients.check(&model, step)?;
             loss = gradients.figures.loss;
             model = gradients.apply(model, &mut optimizer, lr, recipe.max_grad_norm);
@@ -314,7 +319,13 @@ mod tests {
         let device = device.clone().autodiff();
         let untrained = LanguageModel::new(&bench.model, &device).unwrap();
         let batch = bench.tokens(2, &device);
-        let untrained = StepGradients::of(&untrained, std::iter::once(Ok(batch)), 2).unwrap();
+        let untrained = StepGradients::of(
+            &untrained,
+            std::iter::once(Ok(batch)),
+            &Replicas::default(),
+            2,
+        )
+        .unwrap();
         let trained = bench.run(&device).unwrap();
         assert!(
             (trained.loss - untrained.figures.loss).abs() > 1e-5,

@@ -83,7 +83,7 @@ pub(super) fn run(bench: &Bench, out: &mut impl Write) -> Result<(), Error> {
 
 fn step(flags: &StepFlags, out: &mut impl Write) -> Result<(), Error> {
     let bench = flags.resolve()?;
-    let spec = flags.device.map_or_else(DeviceSpec::best, Ok)?;
+    let spec = flags.device.clone().map_or_else(DeviceSpec::best, Ok)?;
     let mut tell = |text: String| {
         if flags.json {
             // Where standard error is gone, the JSON object says it all.

@@ -7,17 +7,19 @@ use std::time::Duration;
 use clap::Args;
 use hybridnorm_core::{ConfigError, InitScheme, PLACEMENTS, Placement};
 
+use super::batch::Sizes;
+use super::device_flags::DeviceFlags;
 use super::preset_run::{DEFAULT_PRESET, preset_run};
 use super::sources::Sources;
 use crate::amount::{Amount, count};
 use crate::data::{DEFAULT_MAX_BYTES, Tokenizer};
-use crate::device::{DEVICES, DeviceSpec};
+use crate::device::DeviceSpec;
 use crate::engine::{Precision, Recompute, stored_config};
 use crate::error::Error;
 use crate::guard::Action;
 use crate::presets;
 use crate::recipe::{OptimizerName, ScheduleShape};
-use crate::run::{RunConfig, TrainingConfig};
+use crate::run::RunConfig;
 
 /// Rows of the embedding are a multiple of this, which matrix units like.
 const VOCAB_MULTIPLE: usize = 64;
@@ -48,7 +50,7 @@ pub struct RunFlags {
     /// Sequences in one forward and backward pass; divides --batch [default: the configured one, or the next smaller divisor]
     #[arg(long, value_name = "N")]
     micro_batch: Option<usize>,
-    /// Micro-batches in a step; with --batch or --micro-batch it gives the other one
+    /// Micro-batches in a step, on each device; with --batch or --micro-batch it gives the other one
     #[arg(long, value_name = "N")]
     accumulation: Option<usize>,
     /// Tokens in a sequence
@@ -75,9 +77,8 @@ pub struct RunFlags {
     /// Seed of the data order and of the initialisation
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// Where to compute
-    #[arg(long, value_name = "NAME", help = device_help())]
-    device: Option<String>,
+    #[command(flatten)]
+    devices: DeviceFlags,
     /// A folder that `prepare` made; or text: .txt, .md, .jsonl (field `text`) or .parquet, a file, a directory or a pattern
     /// [default: the sources of the crates in Cargo.lock]
     #[arg(long, value_name = "FILE|DIR")]
@@ -131,6 +132,8 @@ pub struct RunFlags {
 pub(super) struct Request {
     pub config: RunConfig,
     pub device: DeviceSpec,
+    /// The other devices of a run on several.
+    pub replicas: Vec<DeviceSpec>,
     pub tokenizer: Tokenizer,
     /// Where the data was prepared before.
     pub sources: Option<Sources>,
@@ -144,13 +147,18 @@ pub(super) struct Request {
     pub preset: Option<&'static str>,
 }
 
+impl Request {
+    /// Every device of the run, as `--devices` takes them.
+    pub fn device_names(&self) -> String {
+        let all = std::iter::once(&self.device).chain(&self.replicas);
+        all.map(DeviceSpec::to_string).collect::<Vec<_>>().join(",")
+    }
+}
+
 impl RunFlags {
     /// Resolves and validates everything that needs no data.
     pub(super) fn resolve(&self) -> Result<Request, Error> {
-        let device = match &self.device {
-            Some(name) => name.parse()?,
-            None => DeviceSpec::best()?,
-        };
+        let (device, replicas) = self.devices.resolve()?;
         let placement: Option<Placement> = self.placement.as_deref().map(str::parse).transpose()?;
         let init: Option<InitScheme> = self.init.as_deref().map(str::parse).transpose()?;
         let schedule: Option<ScheduleShape> =
@@ -208,6 +216,7 @@ impl RunFlags {
         Ok(Request {
             config,
             device,
+            replicas,
             tokenizer,
             sources,
             out,
@@ -229,7 +238,13 @@ impl RunFlags {
         }
         let training = &mut config.training;
         set(&mut training.steps, &self.steps);
-        self.overlay_batch(training)?;
+        let sizes = Sizes {
+            batch: self.batch,
+            micro_batch: self.micro_batch,
+            accumulation: self.accumulation,
+            devices: self.devices.count(),
+        };
+        sizes.overlay(training)?;
         set(&mut training.precision, &self.precision);
         set(&mut training.recompute, &self.recompute);
         set(&mut training.eval_every, &self.eval_every);
@@ -259,42 +274,6 @@ impl RunFlags {
             config.data.sources.clear();
         }
         set(&mut config.data.tokenizer, &self.tokenizer);
-        Ok(())
-    }
-
-    /// batch = micro-batch · accumulation: any two give the third.
-    fn overlay_batch(&self, training: &mut TrainingConfig) -> Result<(), ConfigError> {
-        let Some(accumulation) = self.accumulation else {
-            training.batch = self.batch.unwrap_or(training.batch);
-            training.micro_batch = match self.micro_batch {
-                Some(micro_batch) => micro_batch,
-                None => largest_divisor(training.batch, training.micro_batch),
-            };
-            return Ok(());
-        };
-        let refuse = |allowed: String| Err(ConfigError::new("accumulation", accumulation, allowed));
-        match (self.batch, self.micro_batch) {
-            (None, Some(micro_batch)) => {
-                training.micro_batch = micro_batch;
-                training.batch = match micro_batch.checked_mul(accumulation) {
-                    Some(batch) => batch,
-                    None => return refuse("a batch below 2^64".to_string()),
-                };
-            }
-            (batch, micro_batch) => {
-                training.batch = batch.unwrap_or(training.batch);
-                if accumulation == 0 || !training.batch.is_multiple_of(accumulation) {
-                    return refuse(format!("a divisor of the batch of {}", training.batch));
-                }
-                training.micro_batch = training.batch / accumulation;
-                if micro_batch.is_some_and(|given| given != training.micro_batch) {
-                    let [batch, micro] = [training.batch, micro_batch.unwrap_or_default()];
-                    return refuse(format!(
-                        "{batch} / {micro}: batch = micro-batch · accumulation"
-                    ));
-                }
-            }
-        }
         Ok(())
     }
 }
@@ -327,14 +306,6 @@ fn set_vocabulary(
         ));
     }
     Ok(())
-}
-
-/// The largest number up to `most` that divides `n`.
-fn largest_divisor(n: usize, most: usize) -> usize {
-    (1..=most.min(n))
-        .rev()
-        .find(|divisor| n.is_multiple_of(*divisor))
-        .unwrap_or(most)
 }
 
 fn read(file: &Path) -> Result<RunConfig, Error> {
@@ -411,76 +382,12 @@ fn optimizer_help() -> String {
         + &format!(" [default: {}]", OptimizerName::default())
 }
 
-fn device_help() -> String {
-    let names: Vec<String> = DEVICES
-        .iter()
-        .map(|row| {
-            let number = if row.numbered { "[:N]" } else { "" };
-            format!("{}{number}", row.name)
-        })
-        .collect();
-    let compiled_in = crate::device::compiled_in();
-    one_of("Where to compute", names.iter().map(String::as_str))
-        + &format!(
-            " [this build: {compiled_in}; default: the first of these that is on this machine]"
-        )
-}
-
 /// Most text the default corpus holds.
 pub(super) const DEFAULT_CORPUS_BYTES: u64 = DEFAULT_MAX_BYTES;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_micro_batch_always_divides() {
-        for (batch, most, expected) in [(8, 8, 8), (16, 8, 8), (12, 8, 6), (7, 8, 7), (13, 8, 1)] {
-            assert_eq!(largest_divisor(batch, most), expected);
-        }
-    }
-
-    #[test]
-    fn any_two_of_batch_micro_batch_and_accumulation_give_the_third() {
-        let batch = |batch, micro_batch, accumulation| {
-            let flags = RunFlags {
-                batch,
-                micro_batch,
-                accumulation,
-                ..RunFlags::default()
-            };
-            let mut training = TrainingConfig::default();
-            let done = flags.overlay_batch(&mut training);
-            done.map(|()| {
-                (
-                    training.batch,
-                    training.micro_batch,
-                    training.accumulation(),
-                )
-            })
-        };
-        for given in [
-            (Some(12), Some(3), None),
-            (Some(12), None, Some(4)),
-            (None, Some(3), Some(4)),
-            (Some(12), Some(3), Some(4)),
-        ] {
-            assert_eq!(batch(given.0, given.1, given.2).unwrap(), (12, 3, 4));
-        }
-        // The configured batch is 8.
-        assert_eq!(batch(None, None, Some(2)).unwrap(), (8, 4, 2));
-        for (wrong, says) in [
-            ((Some(12), Some(4), Some(4)), "12 / 4"),
-            ((Some(12), None, Some(5)), "a divisor of the batch of 12"),
-            ((None, None, Some(0)), "a divisor of the batch of 8"),
-        ] {
-            let error = batch(wrong.0, wrong.1, wrong.2).unwrap_err().to_string();
-            assert!(
-                error.contains("accumulation") && error.contains(says),
-                "{error}"
-            );
-        }
-    }
 
     #[test]
     fn a_budget_in_tokens_is_rounded_up_to_steps() {

@@ -5,7 +5,9 @@
 //! 1 a failure while running, 2 something the user can put right, 3 a run whose `--max-time` is up and 130 one that was
 //! interrupted, each with a checkpoint.
 
+mod batch;
 mod bench;
+mod device_flags;
 mod devices;
 mod flags;
 mod generate;
@@ -17,6 +19,7 @@ mod preset_run;
 mod ready;
 mod results;
 mod run_data;
+mod serve_device;
 mod sources;
 mod tokenizer;
 mod train;
@@ -30,12 +33,14 @@ use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
 pub use bench::{Bench, StepFlags};
+pub use device_flags::DeviceFlags;
 pub use devices::{DevicesFlags, backends_page};
 pub use flags::RunFlags;
 pub use generate::GenerateFlags;
 pub use inspect::InspectFlags;
 pub use plan::PlanFlags;
 pub use prepare::PrepareFlags;
+pub use serve_device::ServeDeviceFlags;
 pub use tokenizer::{TokenizerCommand, TokenizerTrainFlags};
 pub use verify::VerifyFlags;
 
@@ -76,6 +81,8 @@ pub enum Command {
     Verify(VerifyFlags),
     /// List the devices: what is compiled in, what was found, and what to do about the rest
     Devices(DevicesFlags),
+    /// Host devices of this machine for runs elsewhere, until interrupted (Cargo feature `remote`)
+    ServeDevice(ServeDeviceFlags),
     /// Measure how fast this machine computes, and in how much memory
     #[command(subcommand, arg_required_else_help = false)]
     Bench(Bench),
@@ -112,6 +119,7 @@ fn dispatch(cli: Cli, out: &mut impl Write) -> Result<(), Error> {
         Some(Command::Inspect(flags)) => inspect::run(&flags, out),
         Some(Command::Verify(flags)) => verify::run(&flags, out),
         Some(Command::Devices(flags)) => devices::run(&flags, out),
+        Some(Command::ServeDevice(flags)) => serve_device::run(&flags, out),
         Some(Command::Bench(bench)) => bench::run(&bench, out),
         Some(Command::Placements) => placements::run(out),
     }

@@ -32,7 +32,10 @@ pub(super) fn run(flags: &PlanFlags, out: &mut impl Write) -> Result<(), Error> 
         toml::to_string(&config).map_err(|error| Error::Usage(error.to_string()))?
     } else {
         let prepared = ReadyRun::new(&flags.run)?;
-        prepared.request.device.open()?;
+        let request = &prepared.request;
+        for device in std::iter::once(&request.device).chain(&request.replicas) {
+            device.open()?;
+        }
         Plan(&prepared).to_string()
     };
     out.write_all(text.as_bytes()).map_err(Error::Output)
@@ -173,8 +176,15 @@ impl Plan<'_> {
         writeln!(
             f,
             "device    {} ({})",
-            request.device,
-            request.device.row().summary
+            request.device_names(),
+            match request.replicas.len() {
+                0 => request.device.row().summary.to_string(),
+                n => format!(
+                    "data-parallel, {} x {} sequences of a step on each",
+                    training.accumulation() / (n + 1),
+                    training.micro_batch
+                ),
+            }
         )?;
         writeln!(
             f,

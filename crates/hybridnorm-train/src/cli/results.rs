@@ -113,7 +113,7 @@ impl Results {
         let evaluation = summary.evaluation;
         Ok(Self {
             run: request.out.display().to_string(),
-            device: request.device.to_string(),
+            device: request.device_names(),
             placement: request.config.model.placement.to_string(),
             parameters: parameters.total,
             active_parameters: parameters.active,

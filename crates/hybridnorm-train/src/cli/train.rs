@@ -10,6 +10,7 @@ use super::plan::Plan;
 use super::ready::ReadyRun;
 use super::results::{self, Results};
 use crate::data::Validation;
+use crate::device::DeviceSpec;
 use crate::engine::{
     Console, Evaluate, Evaluation, EvaluationScope, TrainRequest, interrupt_on_signals, train,
 };
@@ -22,6 +23,8 @@ use crate::run::RunConfig;
 pub(super) fn run(flags: &RunFlags, out: &mut impl Write) -> Result<(), Error> {
     let mut prepared = ReadyRun::new(flags)?;
     let device = prepared.request.device.open()?;
+    let replicas = prepared.request.replicas.iter().map(DeviceSpec::open);
+    let replicas = replicas.collect::<Result<_, _>>()?;
     let console = match prepared.request.tui {
         true => Console::tui()?,
         false => Console::stderr(),
@@ -48,6 +51,7 @@ pub(super) fn run(flags: &RunFlags, out: &mut impl Write) -> Result<(), Error> {
         config,
         run_dir: run.clone(),
         device,
+        replicas,
         resume: prepared.request.resume,
         allow: prepared.request.allow.clone(),
         max_time: prepared.request.max_time,

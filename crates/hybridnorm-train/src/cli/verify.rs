@@ -40,7 +40,7 @@ pub enum FusionMode {
 }
 
 pub(super) fn run(flags: &VerifyFlags, out: &mut impl Write) -> Result<(), Error> {
-    let spec = flags.device.map_or_else(DeviceSpec::best, Ok)?;
+    let spec = flags.device.clone().map_or_else(DeviceSpec::best, Ok)?;
     let reference = match &flags.reference {
         Some(dir) => dir.clone(),
         None => verify::shipped_reference()?,
@@ -68,12 +68,12 @@ pub(super) fn run(flags: &VerifyFlags, out: &mut impl Write) -> Result<(), Error
     let mut failed = 0;
     let mut result = None;
     if mode != FusionMode::Off || !elsewhere {
-        let report = here(flags, spec, &reference, fusable, out)?;
+        let report = here(flags, &spec, &reference, fusable, out)?;
         failed += report.failed;
         result = Some(serde_json::to_value(&report).map_err(|e| Error::Output(e.into()))?);
     }
     if elsewhere {
-        let (report, failures) = unfused(flags, spec, &reference, out)?;
+        let (report, failures) = unfused(flags, &spec, &reference, out)?;
         failed += failures;
         match &mut result {
             Some(fused) => fused["without_fusion"] = report,
@@ -93,7 +93,7 @@ pub(super) fn run(flags: &VerifyFlags, out: &mut impl Write) -> Result<(), Error
 /// A pass in this process.
 fn here(
     flags: &VerifyFlags,
-    spec: DeviceSpec,
+    spec: &DeviceSpec,
     reference: &Path,
     fusable: bool,
     out: &mut impl Write,
@@ -124,7 +124,7 @@ fn here(
 /// The same pass in a child process with fusion switched off. Its table goes where ours goes.
 fn unfused(
     flags: &VerifyFlags,
-    spec: DeviceSpec,
+    spec: &DeviceSpec,
     reference: &Path,
     out: &mut impl Write,
 ) -> Result<(serde_json::Value, usize), Error> {

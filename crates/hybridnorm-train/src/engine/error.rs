@@ -179,6 +179,18 @@ pub enum TrainError {
         /// The device's answer.
         reason: String,
     },
+    /// One of several devices failed.
+    #[error(
+        "device {device} of the run failed in step {step}: {reason}; the weights are untouched by that step"
+    )]
+    Replica {
+        /// Its place in the list, counted from 1.
+        device: usize,
+        /// The step, counted from 1.
+        step: u64,
+        /// What Burn, or the system, said.
+        reason: String,
+    },
     /// The evaluation failed.
     #[error("evaluation after step {step}: {source}")]
     Evaluation {

@@ -42,7 +42,7 @@ impl Session {
             micro_batches.try_for_each(|batch| batch.map(drop))?;
             return Ok(Judged::Skipped);
         }
-        let gradients = match StepGradients::of(model, micro_batches, step) {
+        let gradients = match StepGradients::of(model, micro_batches, &self.replicas, step) {
             Ok(gradients) => gradients,
             Err(error @ TrainError::Routing { .. }) => {
                 return self.refuse(model, step, error, None, self.guard.non_finite);

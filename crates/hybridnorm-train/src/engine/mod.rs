@@ -7,6 +7,7 @@
 //! | [`LanguageModel`] | the decoder with Burn's `TrainStep` and `InferenceStep` |
 //! | [`TokenLoader`] | Burn's `DataLoader` over a [`BatchSource`], a pure function of the step |
 //! | the strategy | Burn's `SupervisedLearningStrategy`: accumulation, clipping, schedule, evaluation, checkpoints |
+//! | replicas | data-parallel devices, each with an equal part of every step's micro-batches |
 //! | [`Console`] | Burn's `MetricsRenderer`: a live bar or plain lines |
 //! | [`MetricsLog`] | `metrics.jsonl` |
 //! | `tensorboard` | the same figures as TensorBoard event files, on request |
@@ -24,6 +25,7 @@ mod log;
 mod metrics;
 mod model;
 mod precision;
+mod replicas;
 mod restore;
 mod routers;
 mod run_dir;
@@ -42,6 +44,7 @@ use burn::optim::SgdConfig;
 use burn::tensor::Device;
 use burn::train::renderer::MetricsRenderer;
 use burn::train::{Interrupter, Learner, LearningResult, SupervisedTraining, TrainingStrategy};
+use hybridnorm_core::ConfigError;
 
 pub use console::Console;
 pub use error::TrainError;
@@ -60,12 +63,11 @@ pub use signals::interrupt_on_signals;
 pub use stages::{Recompute, Stages};
 pub(crate) use step::StepGradients;
 
-use hybridnorm_core::ConfigError;
-
 use crate::mfu::Utilization;
 use crate::recipe::Optimizer;
-use crate::run::{DataConfig, RunConfig};
+use crate::run::{DataConfig, RunConfig, TrainingConfig};
 use metrics::{Scalar, names};
+pub(crate) use replicas::Replicas;
 use routers::RouterWatch;
 use strategy::{Position, Session, StepLoop};
 
@@ -95,6 +97,9 @@ pub struct TrainRequest {
     pub run_dir: PathBuf,
     /// Where to compute, with or without autodiff.
     pub device: Device,
+    /// Further devices, each with a copy of the model and an equal part of every step's micro-batches; none to compute on
+    /// `device` alone.
+    pub replicas: Vec<Device>,
     /// Whether to continue the run in `run_dir`.
     pub resume: bool,
     /// Fields of the configuration that may differ on resume although they change what is computed, e.g. `schedule.lr`.
@@ -166,6 +171,7 @@ pub fn train(request: TrainRequest) -> Result<TrainSummary, TrainError> {
         config,
         run_dir,
         device,
+        replicas,
         resume,
         allow,
         max_time,
@@ -177,12 +183,13 @@ pub fn train(request: TrainRequest) -> Result<TrainSummary, TrainError> {
         utilization,
     } = request;
     config.validate()?;
-    let device = if device.is_autodiff() {
-        device
-    } else {
-        device.autodiff()
-    };
-    config.training.precision.check(&device)?;
+    divide(&config, 1 + replicas.len())?;
+    let device = with_autodiff(device);
+    let replicas: Vec<Device> = replicas.into_iter().map(with_autodiff).collect();
+    for device in std::iter::once(&device).chain(&replicas) {
+        config.training.precision.check(device)?;
+    }
+    let replicas = Replicas::new(&device, &replicas)?;
     let model = LanguageModel::new(&config.model_config(), &device)?;
     let mut model = model.with_stages(config.training.stages());
     let mut optimizer = Optimizer::new(config.optimizer.clone(), &model);
@@ -246,6 +253,7 @@ pub fn train(request: TrainRequest) -> Result<TrainSummary, TrainError> {
         guard_state,
         training: config.training,
         source: batches.clone(),
+        replicas,
         ends: max_time.and_then(|time| started.checked_add(time)),
         optimizer,
         run,
@@ -287,6 +295,29 @@ pub fn train(request: TrainRequest) -> Result<TrainSummary, TrainError> {
         peak_memory: peak_memory(),
         model,
     })
+}
+
+fn with_autodiff(device: Device) -> Device {
+    match device.is_autodiff() {
+        true => device,
+        false => device.autodiff(),
+    }
+}
+
+/// Refuses so many devices where they would not all have as much to do.
+fn divide(config: &RunConfig, devices: usize) -> Result<(), ConfigError> {
+    let TrainingConfig {
+        batch, micro_batch, ..
+    } = config.training;
+    let micro_batches = config.training.accumulation();
+    if micro_batches.is_multiple_of(devices) {
+        return Ok(());
+    }
+    let allowed = format!(
+        "a divisor of the {micro_batches} micro-batches of a step (training.batch = {batch}, training.micro_batch = {micro_batch}): \
+         batch = micro-batch · accumulation · devices"
+    );
+    Err(ConfigError::new("devices", devices, allowed))
 }
 
 /// Burn's learner with our metrics and renderer, and nothing it would write by itself.

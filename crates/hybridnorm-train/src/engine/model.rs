@@ -163,6 +163,14 @@ impl TokenBatch {
         }
     }
 
+    /// The same on another device.
+    pub(super) fn moved_to(self, device: &Device) -> Self {
+        Self {
+            tokens: self.tokens.to_device(device),
+            ..self
+        }
+    }
+
     /// The pass to train on it.
     pub(super) fn pass(&self) -> Pass<Routing> {
         match self.noise {

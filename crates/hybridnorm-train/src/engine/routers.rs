@@ -69,6 +69,12 @@ impl RouterMeters {
         Ok(())
     }
 
+    /// Adds what another device has summed up, whose micro-batches come behind.
+    pub fn absorb(&mut self, other: Self) {
+        let meters = self.0.iter_mut().zip(other.0);
+        meters.for_each(|((_, meter), (_, other))| meter.absorb(other));
+    }
+
     /// What [`health`](Self::health) takes, each `[1]`, on the device and without autodiff.
     pub fn entropies(&self) -> impl Iterator<Item = Tensor<1>> {
         self.0.iter().map(|(_, meter)| {

@@ -2,12 +2,13 @@
 
 use burn::module::ParamId;
 use burn::optim::{GradientsAccumulator, GradientsParams};
-use burn::tensor::{FloatDType, Tensor, TensorReadError};
+use burn::tensor::{Device, FloatDType, Tensor, TensorReadError};
 use burn::train::TrainStep;
 use hybridnorm_moe::RouterHealth;
 
 use super::error::TrainError;
 use super::model::{LanguageModel, MicroBatch, Output, TokenBatch};
+use super::replicas::Replicas;
 use super::routers::{self, RouterMeters};
 use crate::recipe::{GradientNorms, Optimizer, UpdateRatios, clip_coefficient};
 
@@ -43,32 +44,24 @@ pub(crate) struct StepFigures {
 }
 
 impl StepGradients {
-    /// Forward and backward passes over `micro_batches`, those of step `step`, counted from 1. The weights are not
-    /// touched, and the figures may be anything: see [`check`](Self::check).
+    /// Forward and backward passes over `micro_batches`, those of step `step`, counted from 1, on the model's device and the
+    /// others of a run. The weights are not touched, and the figures may be anything: see [`check`](Self::check).
     ///
     /// # Errors
     /// What a micro-batch brings with it, a device or a router that fails.
     pub fn of(
         model: &LanguageModel,
         micro_batches: impl Iterator<Item = Result<TokenBatch, TrainError>>,
+        replicas: &Replicas,
         step: u64,
     ) -> Result<Self, TrainError> {
-        let mut sum = GradientsAccumulator::new();
-        let mut pending = Pending::default();
         let mut again: Vec<TokenBatch> = Vec::new();
         let sparse = model.is_sparse();
-        for batch in micro_batches {
-            let batch = batch?;
-            if sparse {
-                again.push(batch.clone());
-            }
-            let output = TrainStep::step(model, batch);
-            if let Output::MicroBatch(micro_batch) = output.item {
-                pending.add(*micro_batch, step)?;
-            }
-            sum.accumulate(model, output.grads);
-        }
-        let sum = sum.grads();
+        let micro_batches = micro_batches.inspect(|batch| match batch {
+            Ok(batch) if sparse => again.push(batch.clone()),
+            _ => {}
+        });
+        let Share { sum, mut pending } = replicas.share(model, micro_batches, step)?;
         let micro_batches = pending.cross_entropy.len();
         let meters = std::mem::take(&mut pending.meters);
         let mut figures = pending.read(&meters, step)?;
@@ -134,6 +127,52 @@ impl StepGradients {
     }
 }
 
+/// What the micro-batches of one device, or of all of them, have summed up to.
+pub(super) struct Share {
+    sum: GradientsParams,
+    pending: Pending,
+}
+
+impl Share {
+    /// Forward and backward passes over micro-batches of step `step`, of which `before` come before these.
+    pub fn of(
+        model: &LanguageModel,
+        micro_batches: impl Iterator<Item = Result<TokenBatch, TrainError>>,
+        step: u64,
+        before: usize,
+    ) -> Result<Self, TrainError> {
+        let mut sum = GradientsAccumulator::new();
+        let mut pending = Pending::default();
+        for (batch, number) in micro_batches.zip(before + 1..) {
+            let output = TrainStep::step(model, batch?);
+            if let Output::MicroBatch(micro_batch) = output.item {
+                pending.add(*micro_batch, step, number)?;
+            }
+            sum.accumulate(model, output.grads);
+        }
+        let sum = sum.grads();
+        Ok(Self { sum, pending })
+    }
+
+    /// With the gradients moved to `device`.
+    pub fn gradients_to(self, device: &Device, model: &LanguageModel) -> Self {
+        Self {
+            sum: self.sum.to_device(device, model),
+            ..self
+        }
+    }
+
+    /// Adds the share of another device, whose gradients are on `model`'s.
+    pub fn add(&mut self, model: &LanguageModel, other: Self) {
+        let mut sum = GradientsAccumulator::new();
+        for part in [std::mem::take(&mut self.sum), other.sum] {
+            sum.accumulate(model, part);
+        }
+        self.sum = sum.grads();
+        self.pending.absorb(other.pending);
+    }
+}
+
 /// What the micro-batches gave, not yet read from the device.
 #[derive(Default)]
 struct Pending {
@@ -144,7 +183,8 @@ struct Pending {
 }
 
 impl Pending {
-    fn add(&mut self, micro_batch: MicroBatch, step: u64) -> Result<(), TrainError> {
+    /// Adds micro-batch `number` of the step, counted from 1.
+    fn add(&mut self, micro_batch: MicroBatch, step: u64, number: usize) -> Result<(), TrainError> {
         self.cross_entropy.push(micro_batch.cross_entropy);
         self.balance.extend(micro_batch.balance);
         self.router_z.extend(micro_batch.router_z);
@@ -152,9 +192,25 @@ impl Pending {
             .add(&micro_batch.routings)
             .map_err(|source| TrainError::Routing {
                 step,
-                micro_batch: self.cross_entropy.len(),
+                micro_batch: number,
                 source,
             })
+    }
+
+    /// Adds those of another device behind its own.
+    fn absorb(&mut self, other: Self) {
+        let Some(device) = self.cross_entropy.first().map(Tensor::device) else {
+            *self = other;
+            return;
+        };
+        for (own, more) in [
+            (&mut self.cross_entropy, other.cross_entropy),
+            (&mut self.balance, other.balance),
+            (&mut self.router_z, other.router_z),
+        ] {
+            own.extend(more.into_iter().map(|scalar| scalar.to_device(&device)));
+        }
+        self.meters.absorb(other.meters);
     }
 
     /// Reads everything at once; the norm is not among it.

@@ -22,6 +22,7 @@ use super::loader::BatchSource;
 use super::log::{MetricsLog, Record};
 use super::metrics::{Evaluation, StepRecord};
 use super::model::{LanguageModel, Output, TokenBatch};
+use super::replicas::Replicas;
 use super::routers::{RouterEvent, RouterRecord, RouterWatch};
 use super::run_dir::RunDir;
 use super::step::{StepFigures, StepGradients, finite};
@@ -54,6 +55,8 @@ pub(super) struct Session {
     pub data: Option<String>,
     pub evaluate: Option<Evaluate>,
     pub console: Console,
+    /// The devices beside the one that the model is on.
+    pub replicas: Replicas,
     /// When to stop, if ever.
     pub ends: Option<Instant>,
     /// The step this process began at, where its data loader begins.

@@ -48,7 +48,7 @@ impl Subject {
     ///
     /// # Errors
     /// When it cannot be opened.
-    pub fn open(spec: DeviceSpec) -> Result<Self, DeviceError> {
+    pub fn open(spec: &DeviceSpec) -> Result<Self, DeviceError> {
         Ok(Self::new(spec.to_string(), spec.open()?))
     }
 

@@ -23,6 +23,10 @@ use rstest::rstest;
 #[case::optimizer("--optimizer moun", &["optimizer", "moun", "did you mean \"muon\"?"])]
 #[case::schedule("--schedule linaer", &["schedule.shape", "linaer", "did you mean \"linear\"?", "wsd"])]
 #[case::tui("--config tiny.toml --tui", if cfg!(feature = "tui") { &["--tui", "terminal"] } else { &["--tui", "--features tui"] })]
+#[case::devices_that_do_not_divide("--config tiny.toml --devices flex,flex,flex", &["devices = 3", "divisor", "batch of 2"])]
+#[case::devices_with_too_large_micro_batches("--config tiny.toml --devices flex,flex --micro-batch 2", &["devices = 2", "micro_batch = 2"])]
+#[case::collective("--config tiny.toml --devices flex,flex --reduce collective", &["reduce = collective", "CUDA"])]
+#[case::remote_without_address("--device remote", &["remote:HOST:PORT"])]
 #[case::flag("--stesp 3", &["--stesp", "--steps"])]
 #[case::flag_value("--steps three", &["three", "--steps"])]
 #[case::data_missing("--data nowhere.txt", &["nowhere.txt", "does not exist"])]
@@ -67,7 +71,9 @@ fn a_device_that_is_not_compiled_in_names_its_feature() {
     let place = Place::new();
     for row in hybridnorm_train::device::DEVICES {
         if !row.is_compiled_in() {
-            let message = place.refuse(&format!("--config tiny.toml --device {}", row.name));
+            let address = if row.addressed { ":127.0.0.1:3000" } else { "" };
+            let device = format!("--device {}{address}", row.name);
+            let message = place.refuse(&format!("--config tiny.toml {device}"));
             assert!(
                 message.contains(&format!("--features {}", row.name)),
                 "{message}"

@@ -3,8 +3,11 @@
 mod documents;
 mod faults;
 mod guards;
+mod parallel;
 mod progress;
 mod refusals;
+#[cfg(feature = "remote")]
+mod remote;
 mod resume;
 mod routers;
 mod schema;

@@ -160,6 +160,7 @@ pub fn request(config: RunConfig, dir: &Path, device: &Device, resume: bool) -> 
         config,
         run_dir: dir.to_path_buf(),
         device: device.clone(),
+        replicas: Vec::new(),
         resume,
         allow: Vec::new(),
         max_time: None,
