@@ -7,6 +7,7 @@ mod damage;
 mod disk;
 mod kill;
 mod limits;
+mod shards;
 // Shared with the tests of the command line, which use all of it.
 #[allow(dead_code)]
 #[path = "../cli/place.rs"]
