@@ -7,7 +7,9 @@ use std::path::Path;
 use hybridnorm_core::DecoderConfig;
 use hybridnorm_moe::ModelConfig;
 use hybridnorm_testing::any_device;
-use hybridnorm_train::checkpoint::{CheckpointStore, FORMAT, Manifest, Snapshot, TrainingState, load_model};
+use hybridnorm_train::checkpoint::{
+    CheckpointStore, FORMAT, Manifest, Snapshot, TrainingState, load_model,
+};
 use hybridnorm_train::engine::{Inspection, stored_config};
 use hybridnorm_train::guard::GuardState;
 use hybridnorm_train::recipe::Moments;
@@ -62,7 +64,12 @@ fn mutate(bytes: &[u8], random: &mut ChaCha8Rng) -> Vec<u8> {
             0 => mutated[at] ^= 1 << random.random_range(0..8),
             1 => mutated[at] = random.random(),
             2 => mutated.truncate(at),
-            3 => mutated.insert(at, *b"0123456789{}[]\",:\xff\0".get(random.random_range(0..19)).unwrap_or(&0)),
+            3 => mutated.insert(
+                at,
+                *b"0123456789{}[]\",:\xff\0"
+                    .get(random.random_range(0..19))
+                    .unwrap_or(&0),
+            ),
             _ => drop(mutated.drain(at..(at + random.random_range(1..9)).min(mutated.len()))),
         }
     }
@@ -86,7 +93,10 @@ fn replace(dir: &Path, file: &str, bytes: &[u8]) {
 /// One line, whatever is wrong.
 fn assert_clear(error: &impl core::fmt::Display) {
     let message = error.to_string();
-    assert!(!message.is_empty() && !message.contains('\n') && message.len() < 4000, "{message}");
+    assert!(
+        !message.is_empty() && !message.contains('\n') && message.len() < 4000,
+        "{message}"
+    );
 }
 
 #[test]
@@ -119,7 +129,9 @@ fn weights_that_promise_too_much() {
         bytes
     };
     let tensor = |shape: &str, offsets: &str, dtype: &str| {
-        format!("{{\"final_norm.weight\":{{\"dtype\":\"{dtype}\",\"shape\":{shape},\"data_offsets\":{offsets}}}}}")
+        format!(
+            "{{\"final_norm.weight\":{{\"dtype\":\"{dtype}\",\"shape\":{shape},\"data_offsets\":{offsets}}}}}"
+        )
     };
     for header in [
         tensor("[18446744073709551615]", "[0,64]", "F32"),
@@ -162,7 +174,8 @@ fn manifests_and_states_that_somebody_made_up() {
         fs::write(dir.join("state.json"), &state).unwrap();
     }
     for entry in ["../state.json", "/etc/passwd", "", ".", "a/b"] {
-        let made_up = json!({"format": FORMAT, "files": [{"name": entry, "bytes": 1, "blake3": "00"}]});
+        let made_up =
+            json!({"format": FORMAT, "files": [{"name": entry, "bytes": 1, "blake3": "00"}]});
         fs::write(dir.join("manifest.json"), made_up.to_string()).unwrap();
         assert_clear(&Manifest::verify(&dir).unwrap_err());
     }
@@ -177,11 +190,21 @@ fn configurations_and_logs_that_somebody_made_up() {
     let dir = TempDir::new().unwrap();
     let config = "[training]\nsteps = 6\neval_every = \"5M tokens\"\n\n[guard]\nspike = \"skip\"\n\n[model]\nvocab_size = 16\n\
                   padded_vocab_size = 16\nd_model = 8\nn_layers = 1\nn_heads = 1\nn_kv_heads = 1\nd_ff = 8\nmax_seq_len = 8\n";
-    let log = "{\"kind\":\"guard\",\"step\":1,\"refused\":1,\"action\":\"skip\",\"message\":\"m\"}\n".repeat(5);
+    let log =
+        "{\"kind\":\"guard\",\"step\":1,\"refused\":1,\"action\":\"skip\",\"message\":\"m\"}\n"
+            .repeat(5);
     let mut random = ChaCha8Rng::seed_from_u64(3);
     for _ in 0..600 {
-        fs::write(dir.path().join("config.toml"), mutate(config.as_bytes(), &mut random)).unwrap();
-        fs::write(dir.path().join("metrics.jsonl"), mutate(log.as_bytes(), &mut random)).unwrap();
+        fs::write(
+            dir.path().join("config.toml"),
+            mutate(config.as_bytes(), &mut random),
+        )
+        .unwrap();
+        fs::write(
+            dir.path().join("metrics.jsonl"),
+            mutate(log.as_bytes(), &mut random),
+        )
+        .unwrap();
         if let Err(error) = stored_config(dir.path()) {
             assert_clear(&error);
         }

@@ -67,18 +67,30 @@ fn a_shard_that_goes_away_ends_the_run_and_nothing_else(
         let message = stderr(&output);
         assert!(matches!(output.status.code(), Some(1 | 2)), "{message}");
         assert!(!message.contains("panicked"), "{message}");
-        let errors: Vec<&str> = message.lines().filter(|line| line.starts_with("error: ")).collect();
-        assert!(errors.len() == 1 && errors[0].contains("train-00000.tokens"), "{message}");
+        let errors: Vec<&str> = message
+            .lines()
+            .filter(|line| line.starts_with("error: "))
+            .collect();
+        assert!(
+            errors.len() == 1 && errors[0].contains("train-00000.tokens"),
+            "{message}"
+        );
     } else {
         sleep(Duration::from_millis(300));
-        assert!(child.try_wait().unwrap().is_none(), "an open file can be read");
+        assert!(
+            child.try_wait().unwrap().is_none(),
+            "an open file can be read"
+        );
         child.kill().unwrap();
         child.wait().unwrap();
     }
     let found = inspect(&place, "run");
     let stands = found["resumes_from"].as_u64().unwrap();
     assert!(stands >= 10, "{found}");
-    assert!(damages(&found).iter().all(|(_, damage)| damage.is_none()), "{found}");
+    assert!(
+        damages(&found).iter().all(|(_, damage)| damage.is_none()),
+        "{found}"
+    );
     let again = place.run("--out run --resume");
     let message = stderr(&again);
     assert_eq!(again.status.code(), Some(2), "{message}");
@@ -95,5 +107,9 @@ fn other_shards_are_no_data_to_resume_on() {
     child.wait().unwrap();
     fs::rename(place.path("shards"), place.path("before")).unwrap();
     prepare(&place, "cube");
-    super::assert_told(&place.run("--out run --resume"), 2, &["the data is", "was started on"]);
+    super::assert_told(
+        &place.run("--out run --resume"),
+        2,
+        &["the data is", "was started on"],
+    );
 }
