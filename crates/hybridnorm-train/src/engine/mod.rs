@@ -15,6 +15,7 @@
 //! | [`RunDir`] | `config.toml`, the lock, what may differ on resume |
 //! | guards | what a step must look like to be trained on: [`GuardConfig`](crate::guard::GuardConfig) |
 
+mod between_steps;
 mod console;
 mod error;
 mod guarding;

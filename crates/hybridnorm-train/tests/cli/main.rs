@@ -21,7 +21,7 @@ use rstest::rstest;
 #[case::init("--init megatorn", &["init", "megatorn", "did you mean \"megatron\"?"])]
 #[case::device("--device felx", &["device", "felx", "did you mean \"flex\"?"])]
 #[case::optimizer("--optimizer moun", &["optimizer", "moun", "did you mean \"muon\"?"])]
-#[case::schedule("--schedule lienar", &["schedule.shape", "lienar", "did you mean \"linear\"?", "wsd"])]
+#[case::schedule("--schedule linaer", &["schedule.shape", "linaer", "did you mean \"linear\"?", "wsd"])]
 #[case::tui("--config tiny.toml --tui", if cfg!(feature = "tui") { &["--tui", "terminal"] } else { &["--tui", "--features tui"] })]
 #[case::devices_that_do_not_divide("--config tiny.toml --devices flex,flex,flex", &["devices = 3", "divisor", "batch of 2"])]
 #[case::devices_with_too_large_micro_batches("--config tiny.toml --devices flex,flex --micro-batch 2", &["devices = 2", "micro_batch = 2"])]
