@@ -167,7 +167,9 @@ impl TokenBatch {
     pub(super) fn moved_to(self, device: &Device) -> Self {
         Self {
             tokens: self.tokens.to_device(device),
-            ..self
+            documents: self.documents.map(|documents| documents.to_device(device)),
+            ignored: self.ignored.map(|ignored| ignored.to_device(device)),
+            noise: self.noise,
         }
     }
 
