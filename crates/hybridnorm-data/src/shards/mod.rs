@@ -13,7 +13,7 @@
 //!
 //! Files are read at a position with one call of the operating system, and not mapped into memory: when a mapped file
 //! is cut short under a running job, the next look at it kills the process (SIGBUS), and no error can be told. A read of
-//! one sequence costs a few microseconds once the pages are cached, which no step notices.
+//! one sequence costs a few microseconds once the pages are cached, which no step notices (docs/data.md).
 
 mod held_out;
 mod index;

@@ -171,6 +171,30 @@ fn masks_do_not_depend_on_how_a_step_is_divided(#[case] device: &Device) {
     }
 }
 
+/// Masks go where their sequences go: a copy of the model on another device computes with them too.
+#[apply(every_device!)]
+fn masks_follow_their_sequences_to_other_devices(#[case] device: &Device) {
+    let batch = Arc::new(Ending(Fixed(StepBatch {
+        tokens: [4, 9, 2, 7].map(|first| two_documents(first, 5)).concat(),
+        masked: vec![false, true, true, false],
+    })));
+    let losses = [Vec::new(), vec![Device::flex()]].map(|replicas| {
+        let dir = TempDir::new().unwrap();
+        let mut config = tiny::config(3, 2);
+        config.training.seq = SEQ;
+        config.data.document_mask = true;
+        let mut request = tiny::request(config, dir.path(), device, false);
+        request.batches = batch.clone();
+        request.replicas = replicas;
+        train(request).unwrap();
+        let records = tiny::step_records(dir.path());
+        records.iter().map(|record| record.loss).collect::<Vec<_>>()
+    });
+    for (alone, together) in losses[0].iter().zip(&losses[1]) {
+        assert!((alone - together).abs() < 1e-5, "{losses:?}");
+    }
+}
+
 #[test]
 fn a_mask_needs_to_know_the_end_of_a_document() {
     let dir = TempDir::new().unwrap();

@@ -5,6 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 use burn::tensor::Device;
+use hybridnorm_train::data::{DataError, StepBatch};
 use hybridnorm_train::device::DeviceSpec;
 use hybridnorm_train::engine::{BatchSource, TrainError, TrainSummary, train};
 use hybridnorm_train::run::RunConfig;
@@ -108,7 +109,7 @@ struct Fatal {
 }
 
 impl BatchSource for Fatal {
-    fn batch(&self, step: u64) -> Vec<u32> {
+    fn batch(&self, step: u64) -> Result<StepBatch, DataError> {
         if step == 2 {
             self.victim.lock().unwrap().kill();
         }
