@@ -189,7 +189,7 @@ fn manifests_and_states_that_somebody_made_up() {
 fn configurations_and_logs_that_somebody_made_up() {
     let dir = TempDir::new().unwrap();
     let config = "[training]\nsteps = 6\neval_every = \"5M tokens\"\n\n[guard]\nspike = \"skip\"\n\n[model]\nvocab_size = 16\n\
-                  padded_vocab_size = 16\nd_model = 8\nn_layers = 1\nn_heads = 1\nn_kv_heads = 1\nd_ff = 8\nmax_seq_len = 8\n";
+                  padded_vocab_size = 16\nd_model = 8\nn_layers = 1\nn_heads = 1\nn_kv_heads = 1\nd_ff = 8\nmax_seq_len = 8\ntied = true\n";
     let log =
         "{\"kind\":\"guard\",\"step\":1,\"refused\":1,\"action\":\"skip\",\"message\":\"m\"}\n"
             .repeat(5);

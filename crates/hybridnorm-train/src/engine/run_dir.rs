@@ -170,9 +170,14 @@ pub fn stored_config(path: &Path) -> Result<RunConfig, TrainError> {
         },
         _ => TrainError::io("read", &file)(error),
     })?;
-    toml::from_str(&text).map_err(|error| TrainError::ConfigFile {
-        path: file,
-        reason: one_line(&error.to_string()),
+    toml::from_str(&text).map_err(|error: toml::de::Error| {
+        // Not the error as it prints itself: it repeats the line, however long that is.
+        let before = error.span().and_then(|span| text.get(..span.start));
+        let line = before.map_or(1, |before| before.matches('\n').count() + 1);
+        TrainError::ConfigFile {
+            path: file,
+            reason: format!("line {line}: {}", one_line(error.message())),
+        }
     })
 }
 

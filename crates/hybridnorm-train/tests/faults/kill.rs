@@ -111,7 +111,7 @@ fn figures(run: &std::path::Path) -> Vec<serde_json::Value> {
     let log = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
     let record = |line: &str| -> serde_json::Value {
         let mut record: serde_json::Value = serde_json::from_str(line).unwrap();
-        for time in ["elapsed_s", "tokens_per_s", "mfu"] {
+        for time in ["elapsed_s", "tokens_per_s", "mfu", "peak_tflops"] {
             record.as_object_mut().unwrap().remove(time);
         }
         record
