@@ -95,24 +95,13 @@ impl Files {
     }
 
     fn matching(pattern: &str) -> Result<Self, DataError> {
-        let bad = |message: String| DataError::BadPattern {
-            pattern: pattern.to_owned(),
-            message,
-        };
-        let mut found = Vec::new();
-        for path in glob::glob(pattern).map_err(|error| bad(error.to_string()))? {
-            let path = path.map_err(|error| DataError::Read {
-                path: error.path().to_owned(),
-                source: error.into(),
-            })?;
-            if path.is_file() {
-                found.push(path);
-            }
-        }
+        let found = files_matching(pattern)?;
         let found = Self::sorted(Path::new(""), found);
         if found.files.is_empty() {
-            let readable = format!("no file of it matches that is {READABLE}");
-            return Err(bad(readable));
+            return Err(DataError::BadPattern {
+                pattern: pattern.to_owned(),
+                message: format!("no file of it matches that is {READABLE}"),
+            });
         }
         Ok(found)
     }
@@ -170,6 +159,25 @@ pub(crate) fn relative_name(root: &Path, path: &Path) -> String {
         .map(|part| part.as_os_str().to_string_lossy())
         .collect();
     parts.join("/")
+}
+
+/// The files, not the directories, that `pattern` matches.
+pub(crate) fn files_matching(pattern: &str) -> Result<Vec<PathBuf>, DataError> {
+    let matches = glob::glob(pattern).map_err(|error| DataError::BadPattern {
+        pattern: pattern.to_owned(),
+        message: error.to_string(),
+    })?;
+    let mut found = Vec::new();
+    for path in matches {
+        let path = path.map_err(|error| DataError::Read {
+            path: error.path().to_owned(),
+            source: error.into(),
+        })?;
+        if path.is_file() {
+            found.push(path);
+        }
+    }
+    Ok(found)
 }
 
 #[cfg(test)]

@@ -13,8 +13,8 @@ use std::sync::atomic::AtomicU64;
 use serde::Deserialize;
 
 use super::DataError;
-pub(super) use files::relative_name;
 pub use files::{Files, InputFile};
+pub(super) use files::{files_matching, relative_name};
 use lines::Lines;
 use open::open;
 use parquet::Rows;

@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
 
+use crate::input::files_matching;
 use crate::{DataError, TokenSource};
 
 /// Files beyond this many are opened for each read, since a process may hold some thousand open.
@@ -148,16 +149,7 @@ fn raw_paths(path: &Path) -> Result<Vec<PathBuf>, DataError> {
     let pattern = path
         .to_str()
         .ok_or_else(|| bad("it is not UTF-8".to_owned()))?;
-    let mut paths = Vec::new();
-    for found in glob::glob(pattern).map_err(|error| bad(error.to_string()))? {
-        let found = found.map_err(|error| DataError::Read {
-            path: error.path().to_owned(),
-            source: error.into(),
-        })?;
-        if found.is_file() {
-            paths.push(found);
-        }
-    }
+    let mut paths = files_matching(pattern)?;
     if paths.is_empty() {
         return Err(bad(
             "no file of token ids stands there or matches".to_owned()
