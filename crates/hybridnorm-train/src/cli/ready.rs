@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::flags::{Request, RunFlags};
 use super::run_data::{DataFacts, RunData};
 use crate::data::Validation;
-use crate::engine::{BatchSource, RunDir, TrainError};
+use crate::engine::{BatchSource, RunDir};
 use crate::error::Error;
 use crate::eval::yardstick::Yardsticks;
 
@@ -33,10 +33,6 @@ impl ReadyRun {
     /// Resolves the flags, reads the data and measures the yardsticks.
     pub(super) fn new(flags: &RunFlags) -> Result<Self, Error> {
         let request = flags.resolve()?;
-        if !request.resume && is_taken(&request.out) {
-            let path = request.out;
-            return Err(TrainError::RunExists { path }.into());
-        }
         if !request.resume {
             RunDir::probe(&request.out)?;
         }
@@ -64,13 +60,5 @@ impl ReadyRun {
             zstd_bytes: validation_text.len() as u64,
             texts: [train_text, validation_text],
         })
-    }
-}
-
-/// Whether something stands at `path` that a new run would disturb.
-fn is_taken(path: &std::path::Path) -> bool {
-    match std::fs::read_dir(path) {
-        Ok(mut entries) => entries.next().is_some(),
-        Err(_) => false,
     }
 }

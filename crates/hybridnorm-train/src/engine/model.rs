@@ -164,11 +164,16 @@ impl TokenBatch {
     }
 
     /// The same on another device.
+    ///
+    /// Truths travel as numbers: Burn 0.22.1 hands another backend the bytes that a device stores them in, and CubeCL's four for
+    /// each became four truths on a CPU, of which it read the first quarter.
     pub(super) fn moved_to(self, device: &Device) -> Self {
         Self {
             tokens: self.tokens.to_device(device),
             documents: self.documents.map(|documents| documents.to_device(device)),
-            ignored: self.ignored.map(|ignored| ignored.to_device(device)),
+            ignored: self
+                .ignored
+                .map(|ignored| ignored.int().to_device(device).bool()),
             noise: self.noise,
         }
     }

@@ -22,6 +22,7 @@ pub const CHECKPOINTS: &str = "checkpoints";
 pub const INCIDENTS: &str = "incidents";
 pub(super) const LOCK: &str = ".lock";
 const CONFIG_ASIDE: &str = ".config.toml.tmp";
+const PROBE: &str = ".hybridnorm-probe-";
 
 /// Fields that may differ on resume: they change what is reported and kept, or where files lie whose content is checked
 /// by its hash, but not what is computed.
@@ -75,14 +76,17 @@ impl RunDir {
     /// Refuses a directory that a run could not be created in, without leaving anything behind.
     ///
     /// # Errors
-    /// When something else stands at `path`, or the nearest directory above it cannot be written to.
+    /// When it already holds anything, something else stands at `path`, or the nearest directory above it cannot be written to.
     pub fn probe(path: &Path) -> Result<(), TrainError> {
+        if path.is_dir() {
+            refuse_if_taken(path)?;
+        }
         let nearest = path.ancestors().find(|dir| dir.exists());
         let nearest = match nearest {
             Some(dir) if !dir.as_os_str().is_empty() => dir,
             _ => Path::new("."),
         };
-        let probe = nearest.join(format!(".hybridnorm-probe-{}", std::process::id()));
+        let probe = nearest.join(format!("{PROBE}{}", std::process::id()));
         File::create(&probe).map_err(TrainError::io("create", path))?;
         fs::remove_file(&probe).map_err(TrainError::io("remove", &probe))
     }
@@ -265,7 +269,9 @@ fn to_toml(file: &Path, config: &RunConfig) -> Result<String, TrainError> {
 
 /// Refuses a directory that holds more than what a process leaves that was killed while creating it.
 fn refuse_if_taken(path: &Path) -> Result<(), TrainError> {
-    let leftover = |name: &OsStr| name == LOCK || name == CONFIG_ASIDE;
+    let leftover = |name: &OsStr| {
+        name == LOCK || name == CONFIG_ASIDE || name.as_encoded_bytes().starts_with(PROBE.as_bytes())
+    };
     let mut entries = fs::read_dir(path).map_err(TrainError::io("read", path))?;
     if entries.any(|entry| entry.is_ok_and(|entry| !leftover(&entry.file_name()))) {
         let path = path.to_path_buf();

@@ -147,9 +147,12 @@ fn what_a_killed_start_left_behind_is_no_run() {
     let dir = TempDir::new().unwrap();
     fs::write(dir.path().join(".lock"), "").unwrap();
     fs::write(dir.path().join(".config.toml.tmp"), "half").unwrap();
+    RunDir::probe(dir.path()).unwrap();
     RunDir::create(dir.path(), &tiny::config(2, 4)).unwrap();
     let names = fs::read_dir(dir.path()).unwrap().count();
     assert_eq!(names, 2, "config.toml and .lock");
+    let error = RunDir::probe(dir.path()).unwrap_err();
+    assert!(matches!(error, TrainError::RunExists { .. }), "{error}");
 }
 
 #[test]

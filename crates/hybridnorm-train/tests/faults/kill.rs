@@ -69,7 +69,18 @@ fn thirty_runs_killed_at_random_lose_nothing() {
     assert!(life > Duration::from_millis(10));
 }
 
-/// The same with gradients accumulated, and with experts.
+/// A run that was killed while it made its directory can be started as if it had never been.
+#[test]
+fn a_run_killed_before_it_was_one_can_be_started() {
+    let place = Place::new();
+    std::fs::create_dir(place.path("killed")).unwrap();
+    for left in [".lock", ".config.toml.tmp", ".hybridnorm-probe-1"] {
+        place.write(&format!("killed/{left}"), "");
+    }
+    place.succeed(&format!("{RUN} --out killed"));
+}
+
+/// As random kills, with gradients accumulated, and with experts.
 #[test]
 fn killed_in_the_middle_of_accumulation_or_among_experts() {
     let place = Place::new();
