@@ -3,6 +3,7 @@
 use burn::module::Module;
 use burn::nn::Linear;
 use burn::tensor::{Device, Tensor, activation};
+use hybridnorm_kernels::swiglu;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{ConfigError, positive};
@@ -126,10 +127,7 @@ impl DenseFeedForward {
         let h = pass.linear(&self.input, x);
         let h = pass.keep(Op::InputProjection, h);
         let h = match self.activation {
-            Activation::SwiGlu => {
-                let (value, gate) = self.halves(h);
-                activation::silu(gate) * value
-            }
+            Activation::SwiGlu => swiglu(h),
             Activation::GeGlu => {
                 let (value, gate) = self.halves(h);
                 activation::gelu_approximate(gate) * value

@@ -1,6 +1,7 @@
 //! Next-token cross-entropy and z-loss.
 
 use burn::tensor::{Bool, Int, Tensor};
+use hybridnorm_kernels::cross_entropy;
 
 use crate::precision::at_least_f32;
 
@@ -26,12 +27,9 @@ pub fn token_losses(
     ignored: Option<Tensor<1, Bool>>,
 ) -> TokenLosses {
     let [tokens, _] = logits.dims();
-    let logits = at_least_f32(logits);
-    let max = logits.clone().detach().max_dim(1);
-    let lse = (logits.clone() - max.clone()).exp().sum_dim(1).log() + max;
-    let target = logits.gather(1, targets.reshape([tokens, 1]));
-    let mut nll = (lse.clone() - target).reshape([tokens]);
-    let mut squared_lse = lse.square().reshape([tokens]);
+    let both = cross_entropy(at_least_f32(logits), targets);
+    let row = |at| both.clone().narrow(0, at, 1).reshape([tokens]);
+    let (mut nll, mut squared_lse) = (row(0), row(1).square());
     if let Some(ignored) = ignored {
         nll = nll.mask_fill(ignored.clone(), 0.0);
         squared_lse = squared_lse.mask_fill(ignored, 0.0);

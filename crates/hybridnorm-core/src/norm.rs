@@ -10,10 +10,11 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
+use hybridnorm_kernels::rms_norm;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{ConfigError, positive, positive_real};
-use crate::precision::at_least_f32;
+use crate::precision::{at_least_f32, is_at_least_f32};
 
 /// Which statistics a [`Norm`] removes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -137,6 +138,11 @@ impl Norm {
     /// - input `[.., d]`
     /// - output `[.., d]`
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        if let (NormKind::Rms, Some(weight), None) = (self.kind, &self.weight, &self.bias)
+            && is_at_least_f32(&x)
+        {
+            return rms_norm(x, weight.val(), self.epsilon);
+        }
         let dtype = x.dtype();
         let x = at_least_f32(x);
         let x = match self.kind {

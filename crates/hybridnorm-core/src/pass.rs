@@ -144,6 +144,19 @@ impl<R> Pass<R> {
         rule(a.cast(dtype), b.cast(dtype)).cast(back)
     }
 
+    /// Whether every value is kept.
+    pub(crate) fn is_traced(&self) -> bool {
+        self.trace.is_some()
+    }
+
+    /// The number of the document that each token belongs to, `[batch, seq]`, where they are kept apart.
+    pub(crate) fn document_numbers(&self) -> Option<Tensor<2, Int>> {
+        match &self.context {
+            Context::Documents(documents) => Some((**documents).clone()),
+            Context::Causal | Context::Cached(_) => None,
+        }
+    }
+
     /// The seed of the noise, if this pass is to have any.
     pub fn noise(&self) -> Option<u64> {
         self.noise

@@ -10,6 +10,11 @@ pub fn at_least_f32<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     }
 }
 
+/// Whether [`at_least_f32`] leaves `x` as it is.
+pub(crate) fn is_at_least_f32<const D: usize>(x: &Tensor<D>) -> bool {
+    matches!(x.dtype(), DType::F32 | DType::F64)
+}
+
 /// `cap·tanh(x/cap)` (Gemma 2), right to rounding for small `x/cap` too.
 ///
 /// WGSL allows its `tanh` an absolute error of 1e-5, which `cap` multiplies: of a score of 1 under a cap of 50 three digits are left. Below 0.5,

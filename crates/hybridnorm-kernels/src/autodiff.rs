@@ -8,9 +8,13 @@ use burn::backend::autodiff::{Autodiff, NodeId};
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::tensor::IntDType;
 
+use crate::attention::{self, AttentionSpec};
 use crate::compose;
+use crate::cross_entropy;
 use crate::groups::Groups;
 use crate::ops::KernelOps;
+use crate::qkv::{self, Constants, QkvSpec};
+use crate::{rms_norm, swiglu};
 
 impl<B: KernelOps, C: CheckpointStrategy> KernelOps for Autodiff<B, C> {
     fn grouped_matmul(
@@ -100,6 +104,44 @@ impl<B: KernelOps, C: CheckpointStrategy> KernelOps for Autodiff<B, C> {
                 prep.finish(out)
             }
         }
+    }
+
+    fn rms_norm(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        epsilon: f64,
+    ) -> FloatTensor<Self> {
+        rms_norm::differentiable::<B, C>(x, weight, epsilon)
+    }
+
+    fn qkv_norm_rope(
+        qkv: FloatTensor<Self>,
+        query: FloatTensor<Self>,
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        spec: QkvSpec,
+    ) -> FloatTensor<Self> {
+        let weights = [query, key, value];
+        qkv::differentiable::<B, C>(qkv, Constants { weights, cos, sin }, spec)
+    }
+
+    fn causal_attention(
+        qkv: FloatTensor<Self>,
+        documents: IntTensor<Self>,
+        by_document: bool,
+        spec: AttentionSpec,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        attention::differentiable::<B, C>(qkv, documents, by_document, spec)
+    }
+
+    fn swiglu(h: FloatTensor<Self>) -> FloatTensor<Self> {
+        swiglu::differentiable::<B, C>(h)
+    }
+
+    fn cross_entropy(logits: FloatTensor<Self>, targets: IntTensor<Self>) -> FloatTensor<Self> {
+        cross_entropy::differentiable::<B, C>(logits, targets)
     }
 
     fn top_k(scores: FloatTensor<Self>, k: usize, int: IntDType) -> IntTensor<Self> {

@@ -12,8 +12,10 @@
 #![recursion_limit = "256"]
 
 mod adamw;
+mod attention;
 mod autodiff;
 mod compose;
+mod cross_entropy;
 #[cfg(feature = "flex")]
 mod flex;
 mod groups;
@@ -21,10 +23,20 @@ mod groups;
 mod host;
 #[allow(deprecated)] // Burn's word for ndarray, which stays supported here
 mod ops;
+mod qkv;
+mod reference;
+mod rms_norm;
+mod swiglu;
 
 pub use adamw::{AdamWStep, adamw};
+pub use attention::{AttentionSpec, attention};
+pub use cross_entropy::cross_entropy;
 pub use groups::{Groups, Routes};
 pub use ops::KernelOps;
+pub use qkv::{QkvSpec, qkv_norm_rope};
+pub use reference::{reference_ops, use_reference_ops};
+pub use rms_norm::rms_norm;
+pub use swiglu::swiglu;
 
 use burn::backend::Dispatch;
 use burn::tensor::{Int, Tensor};

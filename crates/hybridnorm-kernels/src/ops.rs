@@ -5,8 +5,12 @@ use burn::backend::{Backend, backend_extension};
 use burn::tensor::IntDType;
 
 use crate::adamw::AdamWStep;
+use crate::attention::{self, AttentionSpec};
 use crate::compose;
+use crate::cross_entropy;
 use crate::groups::Groups;
+use crate::qkv::{self, Constants, QkvSpec};
+use crate::{rms_norm, swiglu};
 #[cfg(feature = "fusion")]
 use burn::backend::fusion::custom::TensorSpec;
 
@@ -76,6 +80,123 @@ pub trait KernelOps: Backend {
         step: AdamWStep,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         compose::adamw::<Self>(weight, grad, [first, second], step)
+    }
+
+    /// See [`rms_norm`](crate::rms_norm()).
+    #[fusion(default)]
+    fn rms_norm(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        epsilon: f64,
+    ) -> FloatTensor<Self> {
+        rms_norm::forward::<Self>(x, weight, epsilon)
+    }
+
+    /// The gradients of `x` and `weight` in [`rms_norm`](Self::rms_norm).
+    #[fusion(default)]
+    fn rms_norm_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        epsilon: f64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        rms_norm::backward::<Self>(x, weight, dy, epsilon)
+    }
+
+    /// See [`qkv_norm_rope`](crate::qkv_norm_rope).
+    #[fusion(default)]
+    fn qkv_norm_rope(
+        qkv: FloatTensor<Self>,
+        query: FloatTensor<Self>,
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        spec: QkvSpec,
+    ) -> FloatTensor<Self> {
+        let weights = [query, key, value];
+        qkv::forward::<Self>(qkv, Constants { weights, cos, sin }, spec)
+    }
+
+    /// The gradients of `qkv` and the three scales in [`qkv_norm_rope`](Self::qkv_norm_rope).
+    #[fusion(default)]
+    #[allow(clippy::too_many_arguments)] // The macro takes single tensors only.
+    fn qkv_norm_rope_backward(
+        qkv: FloatTensor<Self>,
+        query: FloatTensor<Self>,
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        spec: QkvSpec,
+    ) -> (
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+    ) {
+        let weights = [query, key, value];
+        let (dqkv, [dquery, dkey, dvalue]) =
+            qkv::backward::<Self>(qkv, Constants { weights, cos, sin }, dy, spec);
+        (dqkv, dquery, dkey, dvalue)
+    }
+
+    /// See [`attention`](crate::attention()); beside the output the log-sum-exp of each query's scores, for the backward pass. The
+    /// documents are read where attention is `by_document`.
+    #[fusion(default)]
+    fn causal_attention(
+        qkv: FloatTensor<Self>,
+        documents: IntTensor<Self>,
+        by_document: bool,
+        spec: AttentionSpec,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        attention::forward::<Self>(qkv, by_document.then_some(documents), spec)
+    }
+
+    /// The gradient of `qkv` in [`causal_attention`](Self::causal_attention), from what that gave and the gradient of its output.
+    #[fusion(default)]
+    #[allow(clippy::too_many_arguments)] // The macro takes single tensors only.
+    fn causal_attention_backward(
+        qkv: FloatTensor<Self>,
+        documents: IntTensor<Self>,
+        by_document: bool,
+        out: FloatTensor<Self>,
+        lse: FloatTensor<Self>,
+        dout: FloatTensor<Self>,
+        spec: AttentionSpec,
+    ) -> FloatTensor<Self> {
+        let documents = by_document.then_some(documents);
+        attention::backward::<Self>(qkv, documents, [out, lse, dout], spec)
+    }
+
+    /// See [`swiglu`](crate::swiglu()).
+    #[fusion(default)]
+    fn swiglu(h: FloatTensor<Self>) -> FloatTensor<Self> {
+        swiglu::forward::<Self>(h)
+    }
+
+    /// The gradient of `h` in [`swiglu`](Self::swiglu).
+    #[fusion(default)]
+    fn swiglu_backward(h: FloatTensor<Self>, dy: FloatTensor<Self>) -> FloatTensor<Self> {
+        swiglu::backward::<Self>(h, dy)
+    }
+
+    /// See [`cross_entropy`](crate::cross_entropy()).
+    #[fusion(default)]
+    fn cross_entropy(logits: FloatTensor<Self>, targets: IntTensor<Self>) -> FloatTensor<Self> {
+        cross_entropy::forward::<Self>(logits, targets)
+    }
+
+    /// The gradient of `logits` in [`cross_entropy`](Self::cross_entropy), from what that gave, `both`, and the gradient of it.
+    #[fusion(default)]
+    fn cross_entropy_backward(
+        logits: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        both: FloatTensor<Self>,
+        upstream: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        cross_entropy::backward::<Self>(logits, targets, both, upstream)
     }
 
     /// See [`top_k`](crate::top_k).

@@ -4,6 +4,7 @@
 //! share a key/value head, D head_dim.
 
 pub mod cache;
+mod fused;
 pub mod mask;
 pub mod qkv_norm;
 pub mod rope;
@@ -197,18 +198,32 @@ impl Attention {
     /// - output `[batch, seq, d_model]`
     pub fn forward<R>(&self, x: Tensor<3>, pass: &mut Pass<R>) -> Tensor<3> {
         let [batch, seq, _] = x.dims();
-        let (h, k, d) = self.settings.heads;
+        let (h, _, d) = self.settings.heads;
         let mut qkv = pass.linear(&self.qkv, x);
         if let Some(clip) = self.settings.clip_qkv {
             qkv = qkv.clamp(-clip, clip);
         }
         let qkv = pass.keep(Op::QkvProjection, qkv);
+        let context = match self.fused(&qkv, pass) {
+            Some(context) => {
+                if pass.is_traced() {
+                    // For the sake of the values in between, which one operation does not show.
+                    self.context(self.split(qkv), pass);
+                }
+                context.reshape([batch, seq, h, d])
+            }
+            None => self.context(self.split(qkv), pass),
+        };
+        let context = apply(&self.norms.context, context, Op::ContextNorm, pass);
+        pass.linear(&self.output, context.reshape([batch, seq, h * d]))
+    }
+
+    /// Queries, keys and values, each `[batch, seq, heads, head_dim]`.
+    fn split(&self, qkv: Tensor<3>) -> [Tensor<4>; 3] {
+        let [batch, seq, _] = qkv.dims();
+        let (h, k, d) = self.settings.heads;
         let qkv = qkv.reshape([batch, seq, h + 2 * k, d]);
-        let query = qkv.clone().narrow(2, 0, h);
-        let key = qkv.clone().narrow(2, h, k);
-        let value = qkv.narrow(2, h + k, k);
-        let context = self.attend(query, key, value, pass);
-        pass.linear(&self.output, context)
+        [(0, h), (h, k), (h + k, k)].map(|(start, heads)| qkv.clone().narrow(2, start, heads))
     }
 
     /// The inner attention (eq. 5, 43–48): norms, rotation, softmax, context norm; everything between the two
@@ -224,6 +239,17 @@ impl Attention {
         value: Tensor<4>,
         pass: &mut Pass<R>,
     ) -> Tensor<3> {
+        let (h, _, d) = self.settings.heads;
+        let [b, t, _, _] = query.dims();
+        let context = self.context([query, key, value], pass);
+        apply(&self.norms.context, context, Op::ContextNorm, pass).reshape([b, t, h * d])
+    }
+
+    /// As [`attend`](Self::attend), before the context norm, operation by operation.
+    ///
+    /// # Shapes
+    /// - output `[B, T, H, D]`
+    fn context<R>(&self, [query, key, value]: [Tensor<4>; 3], pass: &mut Pass<R>) -> Tensor<4> {
         let (h, k, d) = self.settings.heads;
         let [b, t, _, _] = query.dims();
         let device = query.device();
@@ -256,7 +282,6 @@ impl Attention {
         let weights = pass.keep(Op::Softmax, activation::softmax(scores, 3));
         let context = pass.matmul(weights.reshape([b, k, h / k * t, s]), value);
         let context = pass.keep(Op::Context, context.reshape([b, h, t, d]));
-        let context = context.swap_dims(1, 2);
-        apply(&self.norms.context, context, Op::ContextNorm, pass).reshape([b, t, h * d])
+        context.swap_dims(1, 2)
     }
 }

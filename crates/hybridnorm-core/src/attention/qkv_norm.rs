@@ -39,6 +39,11 @@ impl HeadNorm {
         })
     }
 
+    /// Whether each head is normed by itself.
+    pub(crate) fn is_per_head(&self) -> bool {
+        !self.full_width
+    }
+
     /// # Shapes
     /// - input `[batch, seq, heads, head_dim]`
     /// - output the same

@@ -136,6 +136,12 @@ impl RotaryTables {
         }
     }
 
+    /// Cosines and sines, `[positions, head_dim / 2]` each.
+    pub(crate) fn angles(&self) -> [Tensor<2>; 2] {
+        let [_, _, positions, half] = self.cos.dims();
+        [&self.cos, &self.sin].map(|table| table.clone().reshape([positions, half]))
+    }
+
     /// Rotates each pair `(x[i], x[i + head_dim/2])` by its position's angle, in f32.
     ///
     /// # Shapes

@@ -1,8 +1,14 @@
 //! The CPU.
 
 mod adamw;
+mod attention;
+mod cross_entropy;
 mod grouped;
 mod product;
+mod qkv;
+mod rms_norm;
+mod simd;
+mod swiglu;
 
 use burn::backend::flex::{Flex, FlexTensor, Layout};
 use burn::backend::ops::{FloatTensorOps, IntTensorOps};
@@ -10,8 +16,11 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::tensor::{Bytes, DType, IntDType, Shape};
 
 use crate::adamw::AdamWStep;
+use crate::attention::AttentionSpec;
 use crate::groups::Groups;
 use crate::ops::KernelOps;
+use crate::qkv::{Constants, QkvSpec};
+use crate::reference::reference_ops;
 use crate::{compose, host};
 
 impl KernelOps for Flex {
@@ -53,6 +62,112 @@ impl KernelOps for Flex {
         }
     }
 
+    fn rms_norm(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        epsilon: f64,
+    ) -> FloatTensor<Self> {
+        fast(|| rms_norm::forward(&x, &weight, epsilon))
+            .unwrap_or_else(|| crate::rms_norm::forward::<Self>(x, weight, epsilon))
+    }
+
+    fn rms_norm_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        epsilon: f64,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        fast(|| rms_norm::backward([&x, &weight, &dy], epsilon))
+            .unwrap_or_else(|| crate::rms_norm::backward::<Self>(x, weight, dy, epsilon))
+    }
+
+    fn qkv_norm_rope(
+        qkv: FloatTensor<Self>,
+        query: FloatTensor<Self>,
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        spec: QkvSpec,
+    ) -> FloatTensor<Self> {
+        let weights = [query, key, value];
+        let with = Constants { weights, cos, sin };
+        fast(|| qkv::forward(&qkv, &with, spec))
+            .unwrap_or_else(|| crate::qkv::forward::<Self>(qkv, with, spec))
+    }
+
+    fn qkv_norm_rope_backward(
+        qkv: FloatTensor<Self>,
+        query: FloatTensor<Self>,
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+        cos: FloatTensor<Self>,
+        sin: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        spec: QkvSpec,
+    ) -> (
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+    ) {
+        let weights = [query, key, value];
+        let with = Constants { weights, cos, sin };
+        let (dqkv, [dquery, dkey, dvalue]) = fast(|| qkv::backward(&qkv, &with, &dy, spec))
+            .unwrap_or_else(|| crate::qkv::backward::<Self>(qkv, with, dy, spec));
+        (dqkv, dquery, dkey, dvalue)
+    }
+
+    fn causal_attention(
+        qkv: FloatTensor<Self>,
+        documents: IntTensor<Self>,
+        by_document: bool,
+        spec: AttentionSpec,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let documents = by_document.then_some(documents);
+        fast(|| attention::forward(&qkv, documents.as_ref(), spec))
+            .unwrap_or_else(|| crate::attention::forward::<Self>(qkv, documents, spec))
+    }
+
+    fn causal_attention_backward(
+        qkv: FloatTensor<Self>,
+        documents: IntTensor<Self>,
+        by_document: bool,
+        out: FloatTensor<Self>,
+        lse: FloatTensor<Self>,
+        dout: FloatTensor<Self>,
+        spec: AttentionSpec,
+    ) -> FloatTensor<Self> {
+        let documents = by_document.then_some(documents);
+        let given = [out, lse, dout];
+        fast(|| attention::backward(&qkv, documents.as_ref(), &given, spec))
+            .unwrap_or_else(|| crate::attention::backward::<Self>(qkv, documents, given, spec))
+    }
+
+    fn swiglu(h: FloatTensor<Self>) -> FloatTensor<Self> {
+        fast(|| swiglu::forward(&h)).unwrap_or_else(|| crate::swiglu::forward::<Self>(h))
+    }
+
+    fn swiglu_backward(h: FloatTensor<Self>, dy: FloatTensor<Self>) -> FloatTensor<Self> {
+        fast(|| swiglu::backward(&h, &dy)).unwrap_or_else(|| crate::swiglu::backward::<Self>(h, dy))
+    }
+
+    fn cross_entropy(logits: FloatTensor<Self>, targets: IntTensor<Self>) -> FloatTensor<Self> {
+        fast(|| cross_entropy::forward(&logits, &targets))
+            .unwrap_or_else(|| crate::cross_entropy::forward::<Self>(logits, targets))
+    }
+
+    fn cross_entropy_backward(
+        logits: FloatTensor<Self>,
+        targets: IntTensor<Self>,
+        both: FloatTensor<Self>,
+        upstream: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        fast(|| cross_entropy::backward(&logits, &targets, &both, &upstream)).unwrap_or_else(|| {
+            crate::cross_entropy::backward::<Self>(logits, targets, both, upstream)
+        })
+    }
+
     /// Burn's sorts every row.
     fn top_k(scores: FloatTensor<Self>, k: usize, int: IntDType) -> IntTensor<Self> {
         let scores = scores.to_contiguous();
@@ -68,14 +183,40 @@ impl KernelOps for Flex {
     }
 }
 
+/// What `path` gives, unless the compositions are asked for.
+fn fast<T>(path: impl FnOnce() -> Option<T>) -> Option<T> {
+    match reference_ops() {
+        true => None,
+        false => path(),
+    }
+}
+
+/// The numbers of an integer tensor, whatever its width; `None` where that is not 32 or 64 bits.
+fn integers(x: &FlexTensor) -> Option<Vec<i64>> {
+    let x = x.to_contiguous();
+    match x.dtype() {
+        DType::I64 => Some(x.as_slice::<i64>()?.to_vec()),
+        DType::I32 => Some(x.as_slice::<i32>()?.iter().map(|n| i64::from(*n)).collect()),
+        _ => None,
+    }
+}
+
+/// A tensor of f32 with the shape of another.
+fn like(values: Vec<f32>, other: &FlexTensor) -> FlexTensor {
+    with_shape(values, other.layout().shape().clone(), DType::F32)
+}
+
 /// A tensor that holds `values`.
 fn new<const D: usize, E>(values: Vec<E>, shape: [usize; D], dtype: DType) -> FlexTensor
 where
     E: burn::tensor::Element + Send + Sync,
 {
-    FlexTensor::new(
-        Bytes::from_elems(values),
-        Layout::contiguous(Shape::from(shape)),
-        dtype,
-    )
+    with_shape(values, Shape::from(shape), dtype)
+}
+
+fn with_shape<E>(values: Vec<E>, shape: Shape, dtype: DType) -> FlexTensor
+where
+    E: burn::tensor::Element + Send + Sync,
+{
+    FlexTensor::new(Bytes::from_elems(values), Layout::contiguous(shape), dtype)
 }

@@ -74,14 +74,42 @@ pub(super) fn strided<const D: usize>(tensor: &FlexTensor) -> Option<(&[f32], [u
 
 /// `out = a·b`, row-major, on this thread.
 pub(super) fn product(out: &mut [f32], a: Matrix<'_>, b: Matrix<'_>) {
+    assert_eq!(out.len(), a.rows * b.columns, "{}×{}", a.rows, b.columns);
+    multiply(out, b.columns, Into::Replace, 1.0, a, b);
+}
+
+/// What becomes of the numbers that stand where a product goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Into {
+    /// They are overwritten.
+    Replace,
+    /// The product is added to them.
+    Add,
+}
+
+/// `factor·a·b` into `out`, whose rows begin `stride` apart, on this thread.
+pub(super) fn multiply(
+    out: &mut [f32],
+    stride: usize,
+    into: Into,
+    factor: f32,
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+) {
     let (m, n, k) = (a.rows, b.columns, a.columns);
     assert_eq!(k, b.rows, "inner dimensions");
-    assert_eq!(out.len(), m * n, "{m}×{n} results");
-    if out.is_empty() {
+    if m == 0 || n == 0 {
         return;
     }
-    // SAFETY: `out` holds m·n elements; a's and b's last elements lie in their slices, checked when they were made, and every
-    // element before it has lower indices. `out` is borrowed exclusively, so nothing overlaps it.
+    let last = (m - 1) * stride + n - 1;
+    assert!(
+        n <= stride && last < out.len(),
+        "element {last} of {}",
+        out.len()
+    );
+    let add = into == Into::Add;
+    // SAFETY: out's last element lies in its slice, and rows do not overlap; a's and b's last elements lie in their slices, checked
+    // when they were made, and every element before it has lower indices. `out` is borrowed exclusively, so nothing overlaps it.
     unsafe {
         gemm::gemm(
             m,
@@ -89,16 +117,16 @@ pub(super) fn product(out: &mut [f32], a: Matrix<'_>, b: Matrix<'_>) {
             k,
             out.as_mut_ptr(),
             1,
-            n as isize,
-            false,
+            stride as isize,
+            add,
             a.values.as_ptr(),
             a.column_stride as isize,
             a.row_stride as isize,
             b.values.as_ptr(),
             b.column_stride as isize,
             b.row_stride as isize,
-            0.0,
             1.0,
+            factor,
             false,
             false,
             false,

@@ -1,0 +1,59 @@
+//! SwiGLU in one pass over its input.
+
+use burn::backend::flex::FlexTensor;
+use burn::tensor::{DType, Shape};
+use rayon::prelude::*;
+
+use super::simd::{sigmoid, vectorized};
+
+/// Rows that one thread takes at a time.
+const ROWS: usize = 8;
+
+/// `None` where a tensor is not f32.
+pub(super) fn forward(h: &FlexTensor) -> Option<FlexTensor> {
+    let h = h.to_contiguous();
+    let values = h.as_slice::<f32>()?;
+    let mut shape: Vec<usize> = h.layout().shape().iter().copied().collect();
+    let width = shape.pop()? / 2;
+    shape.push(width);
+    let mut out = vec![0f32; values.len() / 2];
+    out.par_chunks_mut(ROWS * width)
+        .zip(values.par_chunks(ROWS * 2 * width))
+        .for_each(|(out, h)| {
+            vectorized(|| {
+                for (out, h) in out.chunks_exact_mut(width).zip(h.chunks_exact(2 * width)) {
+                    let (value, gate) = h.split_at(width);
+                    for ((out, value), gate) in out.iter_mut().zip(value).zip(gate) {
+                        *out = gate * sigmoid(*gate) * value;
+                    }
+                }
+            });
+        });
+    Some(super::with_shape(out, Shape::from(shape), DType::F32))
+}
+
+pub(super) fn backward(h: &FlexTensor, dy: &FlexTensor) -> Option<FlexTensor> {
+    let (h, dy) = (h.to_contiguous(), dy.to_contiguous());
+    let (values, dy) = (h.as_slice::<f32>()?, dy.as_slice::<f32>()?);
+    let width = h.layout().shape().iter().last()? / 2;
+    let mut dh = vec![0f32; values.len()];
+    dh.par_chunks_mut(ROWS * 2 * width)
+        .zip(values.par_chunks(ROWS * 2 * width))
+        .zip(dy.par_chunks(ROWS * width))
+        .for_each(|((dh, h), dy)| {
+            vectorized(|| {
+                let rows = h.chunks_exact(2 * width).zip(dy.chunks_exact(width));
+                for (dh, (h, dy)) in dh.chunks_exact_mut(2 * width).zip(rows) {
+                    let (value, gate) = h.split_at(width);
+                    let (dvalue, dgate) = dh.split_at_mut(width);
+                    for i in 0..width {
+                        let sigmoid = sigmoid(gate[i]);
+                        let scaled = dy[i] * sigmoid;
+                        dvalue[i] = scaled * gate[i];
+                        dgate[i] = scaled * value[i] * (1.0 + gate[i] * (1.0 - sigmoid));
+                    }
+                }
+            });
+        });
+    Some(super::like(dh, &h))
+}
