@@ -1,0 +1,378 @@
+//! Each fused operation against plain ones in f64, values and every gradient, on every compiled-in device.
+
+use burn::tensor::{Bool, DType, Device, Int, Tensor, TensorData, activation};
+use hybridnorm_kernels::{
+    AttentionSpec, QkvSpec, attention, cross_entropy, qkv_norm_rope, rms_norm, swiglu,
+};
+use hybridnorm_testing::{apply, every_device, largest, largest_difference, open, values};
+
+/// Errors allowed, in roundings of f32 of the largest value of a tensor.
+const ROUNDINGS: f64 = 16.0;
+const EPSILON: f64 = 1e-5;
+
+/// Numbers from −2 to 2 without a pattern that could hide a wrong index.
+fn numbers(n: usize, seed: u64) -> Vec<f64> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        f64::from((state >> 40) as f32 / (1u64 << 22) as f32 - 2.0)
+    };
+    (0..n).map(|_| next()).collect()
+}
+
+/// What `f` makes of flat inputs, and the gradient of each in a sum that weighs every output differently.
+fn run(
+    inputs: &[Vec<f64>],
+    dtype: DType,
+    device: &Device,
+    f: impl Fn(Vec<Tensor<1>>) -> Tensor<1>,
+) -> Vec<Vec<f64>> {
+    let device = device.clone().autodiff();
+    let tensor = |values: &Vec<f64>| {
+        let data = TensorData::new(values.clone(), [values.len()]).convert_dtype(dtype);
+        Tensor::<1>::from_data(data, (&device, dtype))
+    };
+    let inputs: Vec<_> = inputs.iter().map(|x| tensor(x).require_grad()).collect();
+    let out = f(inputs.clone());
+    let weights: Vec<f64> = (1..=out.dims()[0]).map(|n| (n as f64).sin()).collect();
+    let gradients = (out.clone() * tensor(&weights)).sum().backward();
+    let gradients = inputs.iter().map(|x| match x.grad(&gradients) {
+        Some(gradient) => values(gradient),
+        None => Vec::new(),
+    });
+    let gradients: Vec<_> = gradients.collect();
+    [vec![values(out)], gradients].concat()
+}
+
+/// `fused` on `device` in f32 against `plain` in f64.
+#[track_caller]
+fn compare(
+    device: &Device,
+    inputs: &[Vec<f64>],
+    fused: impl Fn(Vec<Tensor<1>>) -> Tensor<1>,
+    plain: impl Fn(Vec<Tensor<1>>) -> Tensor<1>,
+) {
+    // Rounded to f32 first: both get the same numbers.
+    let inputs: Vec<Vec<f64>> = inputs
+        .iter()
+        .map(|x| x.iter().map(|x| f64::from(*x as f32)).collect())
+        .collect();
+    let found = run(&inputs, DType::F32, device, &fused);
+    let exact = run(&inputs, DType::F64, open("flex"), plain);
+    assert_eq!(
+        found,
+        run(&inputs, DType::F32, device, fused),
+        "two runs differ"
+    );
+    for (at, (found, exact)) in found.iter().zip(&exact).enumerate() {
+        if exact.iter().all(|x| *x == 0.0) {
+            assert!(found.iter().all(|x| *x == 0.0), "a gradient of a constant");
+            continue;
+        }
+        let unit = largest(exact) * f64::from(f32::EPSILON) / 2.0;
+        let error = largest_difference(found, exact) / unit;
+        let what = match at {
+            0 => "output".to_string(),
+            n => format!("gradient of input {}", n - 1),
+        };
+        assert!(error <= ROUNDINGS, "{what}: {error} roundings");
+    }
+}
+
+fn flat<const D: usize>(x: Tensor<D>) -> Tensor<1> {
+    let n = x.dims().iter().product::<usize>();
+    x.reshape([n])
+}
+
+fn plain_norm<const D: usize>(x: Tensor<D>, weight: Tensor<1>) -> Tensor<D> {
+    let rms = (x.clone().square().mean_dim(D - 1) + EPSILON).sqrt();
+    x / rms * weight.unsqueeze()
+}
+
+#[apply(every_device!)]
+fn rms_norm_equals_f64(
+    #[case] device: &Device,
+    #[values([1, 3], [3, 7], [129, 48], [65, 256])] shape: [usize; 2],
+) {
+    let [rows, width] = shape;
+    let inputs = [numbers(rows * width, 1), numbers(width, 2)];
+    let of = |x: &[Tensor<1>]| (x[0].clone().reshape([rows, width]), x[1].clone());
+    compare(
+        device,
+        &inputs,
+        |x| {
+            let (x, weight) = of(&x);
+            flat(rms_norm(x, weight, EPSILON))
+        },
+        |x| {
+            let (x, weight) = of(&x);
+            flat(plain_norm(x, weight))
+        },
+    );
+}
+
+/// A view that is not contiguous gives what its copy gives.
+#[apply(every_device!)]
+fn views_are_read_as_they_are(#[case] device: &Device) {
+    let of = |x: &[Tensor<1>]| x[0].clone().reshape([6, 40]).transpose().narrow(0, 3, 22);
+    compare(
+        device,
+        &[numbers(240, 3), numbers(6, 4)],
+        |x| flat(rms_norm(of(&x), x[1].clone(), EPSILON)),
+        |x| flat(plain_norm(of(&x), x[1].clone())),
+    );
+    compare(
+        device,
+        &[numbers(240, 3)],
+        |x| flat(swiglu(of(&x))),
+        |x| flat(plain_swiglu(of(&x))),
+    );
+}
+
+fn plain_swiglu<const D: usize>(h: Tensor<D>) -> Tensor<D> {
+    let half = h.dims()[D - 1] / 2;
+    let value = h.clone().narrow(D - 1, 0, half);
+    activation::silu(h.narrow(D - 1, half, half)) * value
+}
+
+#[apply(every_device!)]
+fn swiglu_equals_f64(
+    #[case] device: &Device,
+    #[values([1, 1], [5, 3], [129, 48])] shape: [usize; 2],
+    #[values(1.0, 8.0)] size: f64,
+) {
+    let [rows, width] = shape;
+    let h = numbers(rows * 2 * width, 5)
+        .iter()
+        .map(|x| x * size)
+        .collect();
+    let of = |x: &[Tensor<1>]| x[0].clone().reshape([1, rows, 2 * width]);
+    compare(
+        device,
+        &[h],
+        |x| flat(swiglu(of(&x))),
+        |x| flat(plain_swiglu(of(&x))),
+    );
+}
+
+/// WGSL allows its exponential an error that grows with its argument; far out, only what is left of it counts.
+#[apply(every_device!)]
+fn a_wide_open_or_closed_gate_is_exact(#[case] device: &Device) {
+    let h = Tensor::<2>::from_data([[3.0f32, 5e3], [3.0, -5e3], [-2.0, 0.0]], device);
+    assert_eq!(values(swiglu(h)), [15e3, 0.0, 0.0]);
+}
+
+#[apply(every_device!)]
+fn cross_entropy_equals_f64(
+    #[case] device: &Device,
+    #[values([1, 1], [3, 7], [129, 300])] shape: [usize; 2],
+    #[values(1.0, 30.0)] size: f64,
+) {
+    let [rows, vocab] = shape;
+    let logits = numbers(rows * vocab, 6).iter().map(|x| x * size).collect();
+    let targets: Vec<i64> = (0..rows).map(|row| (row * 31 % vocab) as i64).collect();
+    let of = |x: &[Tensor<1>]| {
+        let logits = x[0].clone().reshape([rows, vocab]);
+        let targets = TensorData::new(targets.clone(), [rows]);
+        let targets = Tensor::<1, Int>::from_data(targets, &logits.device());
+        (logits, targets)
+    };
+    compare(
+        device,
+        &[logits],
+        |x| {
+            let (logits, targets) = of(&x);
+            flat(cross_entropy(logits, targets))
+        },
+        |x| {
+            let (logits, targets) = of(&x);
+            let max = logits.clone().detach().max_dim(1);
+            let lse = (logits.clone() - max.clone()).exp().sum_dim(1).log() + max;
+            let nll = lse.clone() - logits.gather(1, targets.reshape([rows, 1]));
+            Tensor::cat(vec![flat(nll), flat(lse)], 0)
+        },
+    );
+}
+
+#[apply(every_device!)]
+fn qkv_norms_and_rotation_equal_f64(
+    #[case] device: &Device,
+    #[values([1, 1, 1, 1, 4], [3, 7, 2, 1, 6], [2, 33, 4, 2, 32])] shape: [usize; 5],
+    #[values(([true; 3], true), ([true, true, false], true), ([false; 3], true), ([true; 3], false))]
+    what: ([bool; 3], bool),
+) {
+    let (norms, rotary) = what;
+    let [batch, seq, heads, kv_heads, head_dim] = shape;
+    let all = heads + 2 * kv_heads;
+    let spec = QkvSpec {
+        heads,
+        kv_heads,
+        head_dim,
+        norms,
+        epsilon: EPSILON,
+        rotary,
+    };
+    let half = head_dim / 2;
+    let angles = numbers(seq * half, 8);
+    let inputs = [
+        numbers(batch * seq * all * head_dim, 7),
+        numbers(head_dim, 9),
+        numbers(head_dim, 10),
+        numbers(head_dim, 11),
+        angles.iter().map(|x| x.cos()).collect(),
+        angles.iter().map(|x| x.sin()).collect(),
+    ];
+    let table = |x: &Tensor<1>| x.clone().detach().reshape([seq, half]);
+    let constants = |x: Vec<Tensor<1>>| {
+        let weights = [x[1].clone(), x[2].clone(), x[3].clone()];
+        (x[0].clone(), weights, [table(&x[4]), table(&x[5])])
+    };
+    // What has no effect has no gradient, or one of zeros.
+    let weights = |weights: [Tensor<1>; 3]| {
+        let parts = weights.into_iter().zip(norms);
+        parts.map(|(weight, used)| match used {
+            true => weight,
+            false => weight.detach(),
+        })
+    };
+    compare(
+        device,
+        &inputs,
+        |x| {
+            let (qkv, all_weights, angles) = constants(x);
+            let mut used = weights(all_weights);
+            let used = [(); 3].map(|()| used.next().unwrap());
+            let qkv = qkv.reshape([batch, seq, all * head_dim]);
+            flat(qkv_norm_rope(qkv, used, angles, spec))
+        },
+        |x| {
+            let (qkv, all_weights, [cos, sin]) = constants(x);
+            let qkv = qkv.reshape([batch, seq, all, head_dim]);
+            let ranges = [(0, heads), (heads, kv_heads), (heads + kv_heads, kv_heads)];
+            let mut parts = Vec::new();
+            for (part, ((start, n), weight)) in
+                ranges.into_iter().zip(weights(all_weights)).enumerate()
+            {
+                let mut x = qkv.clone().narrow(2, start, n);
+                if norms[part] {
+                    x = plain_norm(x, weight);
+                }
+                let mut x = x.swap_dims(1, 2);
+                if rotary && part < 2 {
+                    let (cos, sin) = (cos.clone().unsqueeze(), sin.clone().unsqueeze());
+                    let (a, b) = (x.clone().narrow(3, 0, half), x.narrow(3, half, half));
+                    let turned = a.clone() * cos.clone() - b.clone() * sin.clone();
+                    x = Tensor::cat(vec![turned, b * cos + a * sin], 3);
+                }
+                parts.push(x);
+            }
+            flat(Tensor::cat(parts, 1))
+        },
+    );
+}
+
+/// Which document each token belongs to.
+#[derive(Debug, Clone, Copy)]
+enum Documents {
+    /// One.
+    One,
+    /// Three, one after the other, cut differently in each sequence.
+    Three,
+    /// Two that take turns.
+    Alternating,
+}
+
+impl Documents {
+    fn numbers(self, batch: usize, seq: usize) -> Vec<i64> {
+        let number = |b: usize, t: usize| match self {
+            Self::One => 5,
+            Self::Three => ((t + b) * 3 / (seq + b)) as i64,
+            Self::Alternating => (t / 3 % 2) as i64,
+        };
+        let sequence = |b| (0..seq).map(move |t| number(b, t));
+        (0..batch).flat_map(sequence).collect()
+    }
+}
+
+#[apply(every_device!)]
+fn attention_equals_f64(
+    #[case] device: &Device,
+    #[values([1, 1, 1, 1, 2], [3, 7, 2, 1, 6], [2, 65, 4, 2, 16], [1, 129, 2, 2, 8])] shape: [usize;
+        5],
+    #[values(None, Some(2), Some(20))] window: Option<usize>,
+    #[values(
+        None,
+        Some(Documents::One),
+        Some(Documents::Three),
+        Some(Documents::Alternating)
+    )]
+    documents: Option<Documents>,
+) {
+    let [batch, seq, heads, kv_heads, head_dim] = shape;
+    let all = heads + 2 * kv_heads;
+    let spec = AttentionSpec {
+        heads,
+        kv_heads,
+        scale: 0.6,
+        window,
+    };
+    let inputs = [numbers(batch * all * seq * head_dim, 12)];
+    let of = |x: &[Tensor<1>]| x[0].clone().reshape([batch, all, seq, head_dim]);
+    let numbers = documents.map(|documents| documents.numbers(batch, seq));
+    compare(
+        device,
+        &inputs,
+        |x| {
+            let documents = numbers.clone().map(|numbers| {
+                let numbers = TensorData::new(numbers, [batch, seq]);
+                Tensor::<2, Int>::from_data(numbers, &x[0].device())
+            });
+            flat(attention(of(&x), documents, spec))
+        },
+        |x| {
+            let forbidden = |b: usize, t: usize, s: usize| {
+                let document = |t: usize| numbers.as_ref().map(|numbers| numbers[b * seq + t]);
+                s > t || window.is_some_and(|window| t - s >= window) || document(t) != document(s)
+            };
+            let mut mask = Vec::new();
+            for b in 0..batch {
+                for t in 0..seq {
+                    mask.extend((0..seq).map(|s| forbidden(b, t, s)));
+                }
+            }
+            let mask = TensorData::new(mask, [batch, 1, seq, seq]);
+            let mask = Tensor::<4, Bool>::from_data(mask, &x[0].device());
+            let qkv = of(&x);
+            let mut contexts = Vec::new();
+            for head in 0..heads {
+                let shared = head / (heads / kv_heads);
+                let [q, k, v] = [head, heads + shared, heads + kv_heads + shared]
+                    .map(|head| qkv.clone().narrow(1, head, 1));
+                let scores = q.matmul(k.transpose()) * spec.scale;
+                let scores = scores.mask_fill(mask.clone(), f64::NEG_INFINITY);
+                let context = activation::softmax(scores, 3).matmul(v);
+                contexts.push(context.reshape([batch, seq, head_dim]));
+            }
+            flat(Tensor::cat(contexts, 2))
+        },
+    );
+}
+
+/// A window of one token leaves each its own value.
+#[apply(every_device!)]
+fn a_window_of_one_token_sees_itself(#[case] device: &Device) {
+    let spec = AttentionSpec {
+        heads: 2,
+        kv_heads: 1,
+        scale: 0.5,
+        window: Some(1),
+    };
+    let qkv = Tensor::<1>::from_data(TensorData::new(numbers(4 * 70 * 6, 13), [1680]), device);
+    let qkv = qkv.reshape([1, 4, 70, 6]);
+    let value: Vec<f64> = values(qkv.clone().narrow(1, 3, 1));
+    let out = values(attention(qkv, None, spec));
+    let twice = value.chunks(6).flat_map(|value| [value, value].concat());
+    assert_eq!(out, twice.collect::<Vec<f64>>());
+}
