@@ -79,21 +79,17 @@ pub(crate) fn forward<B: Backend>(
     (out, lse)
 }
 
-/// The gradient of `qkv`: with P the weights and dP = dO·Vᵀ, dS = P·(dP − Σ dO·O), and from it those of queries and keys.
+/// The gradient of `qkv`: with P the weights and dP = dO·Vᵀ, dS = P·(dP − Σ P·dP), and from it those of queries and keys.
 pub(crate) fn backward<B: Backend>(
     qkv: FloatTensor<B>,
     documents: Option<IntTensor<B>>,
-    [out, lse, dout]: [FloatTensor<B>; 3],
+    [lse, dout]: [FloatTensor<B>; 2],
     spec: AttentionSpec,
 ) -> FloatTensor<B> {
     let shape = qkv.shape();
     let (batch, seq, dim) = (shape[0], shape[2], shape[3]);
-    let heads = |x: FloatTensor<B>| {
-        let x = B::float_reshape(x, Shape::from([batch, seq, spec.heads, dim]));
-        B::float_swap_dims(x, 1, 2)
-    };
-    let (out, dout) = (heads(out), heads(dout));
-    let delta = B::float_sum_dim(B::float_mul(out, dout.clone()), 3);
+    let dout = B::float_reshape(dout, Shape::from([batch, seq, spec.heads, dim]));
+    let dout = B::float_swap_dims(dout, 1, 2);
     let [query, key, value] = parts::<B>(&qkv, spec);
     let scores = scores::<B>(query.clone(), key.clone(), documents, spec);
     let weights = B::float_exp(B::float_sub(scores, lse));
@@ -105,7 +101,8 @@ pub(crate) fn backward<B: Backend>(
     );
     let dweights = B::float_matmul(dout, transposed(value));
     let dweights = B::float_reshape(dweights, weights.shape());
-    let dscores = B::float_mul(weights, B::float_sub(dweights, delta));
+    let mean = B::float_sum_dim(B::float_mul(weights.clone(), dweights.clone()), 3);
+    let dscores = B::float_mul(weights, B::float_sub(dweights, mean));
     let dscores = stacked::<B>(dscores, spec);
     let dquery = B::float_matmul(dscores.clone(), key);
     let dquery = B::float_mul_scalar(dquery, spec.scale.into());
@@ -200,12 +197,7 @@ pub(crate) fn differentiable<B: KernelOps, C: CheckpointStrategy>(
             let saved = prep.checkpoint(&qkv);
             let (out, lse) =
                 B::causal_attention(qkv.into_primitive(), documents.clone(), by_document, spec);
-            let saved = (
-                saved,
-                (documents, by_document),
-                [out.clone(), lse.clone()],
-                spec,
-            );
+            let saved = (saved, (documents, by_document), lse.clone(), spec);
             (prep.finish(saved, out), constant::<B, C>(lse))
         }
         OpsKind::UnTracked(prep) => {
@@ -225,12 +217,7 @@ fn constant<B: KernelOps, C: CheckpointStrategy>(x: FloatTensor<B>) -> FloatTens
 struct Attention;
 
 impl<B: KernelOps> Backward<B, 1> for Attention {
-    type State = (
-        NodeId,
-        (IntTensor<B>, bool),
-        [FloatTensor<B>; 2],
-        AttentionSpec,
-    );
+    type State = (NodeId, (IntTensor<B>, bool), FloatTensor<B>, AttentionSpec);
 
     fn backward(
         self,
@@ -240,11 +227,11 @@ impl<B: KernelOps> Backward<B, 1> for Attention {
     ) {
         let [node] = ops.parents;
         let dout = grads.consume::<B>(&ops.node);
-        let (qkv, (documents, by_document), [out, lse], spec) = ops.state;
+        let (qkv, (documents, by_document), lse, spec) = ops.state;
         let qkv: FloatTensor<B> = checkpointer.retrieve_node_output(qkv);
         if let Some(node) = node {
             let gradient =
-                B::causal_attention_backward(qkv, documents, by_document, out, lse, dout, spec);
+                B::causal_attention_backward(qkv, documents, by_document, lse, dout, spec);
             grads.register::<B>(node.id, gradient);
         }
     }

@@ -154,20 +154,20 @@ pub trait KernelOps: Backend {
         attention::forward::<Self>(qkv, by_document.then_some(documents), spec)
     }
 
-    /// The gradient of `qkv` in [`causal_attention`](Self::causal_attention), from what that gave and the gradient of its output.
+    /// The gradient of `qkv` in [`causal_attention`](Self::causal_attention), from the log-sum-exp that it gave and
+    /// the gradient of its output.
     #[fusion(default)]
     #[allow(clippy::too_many_arguments)] // The macro takes single tensors only.
     fn causal_attention_backward(
         qkv: FloatTensor<Self>,
         documents: IntTensor<Self>,
         by_document: bool,
-        out: FloatTensor<Self>,
         lse: FloatTensor<Self>,
         dout: FloatTensor<Self>,
         spec: AttentionSpec,
     ) -> FloatTensor<Self> {
         let documents = by_document.then_some(documents);
-        attention::backward::<Self>(qkv, documents, [out, lse, dout], spec)
+        attention::backward::<Self>(qkv, documents, [lse, dout], spec)
     }
 
     /// See [`swiglu`](crate::swiglu()).

@@ -1,6 +1,6 @@
 //! The inner attention in two operations of `hybridnorm-kernels`, where they compute what is configured.
 
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Tensor;
 use hybridnorm_kernels::{AttentionSpec, QkvSpec, attention, qkv_norm_rope};
 
 use super::Attention;
@@ -22,7 +22,7 @@ impl Attention {
         let (heads, kv_heads, head_dim) = settings.heads;
         let ([_, seq, _], device) = (qkv.dims(), qkv.device());
         let sites = [&self.norms.query, &self.norms.key, &self.norms.value];
-        let scales = sites.map(|site| scale(site, head_dim, &device));
+        let scales = sites.map(|site| scale(site, head_dim, qkv));
         let [query, key, value] = scales;
         let weights = [query?, key?, value?];
         let norms = sites.map(Option::is_some);
@@ -53,8 +53,8 @@ impl Attention {
 
 /// The scale of a norm that is one by RMS over each head: ones where there is no norm, or one that has learned none. `None` for any
 /// other norm.
-fn scale(site: &Option<HeadNorm>, head_dim: usize, device: &Device) -> Option<Tensor<1>> {
-    let ones = || Tensor::ones([head_dim], device);
+fn scale(site: &Option<HeadNorm>, head_dim: usize, like: &Tensor<3>) -> Option<Tensor<1>> {
+    let ones = || Tensor::ones([head_dim], (&like.device(), like.dtype()));
     let Some(HeadNorm { norm, .. }) = site else {
         return Some(ones());
     };

@@ -78,14 +78,14 @@ pub(super) fn forward(
 pub(super) fn backward(
     qkv: &FlexTensor,
     documents: Option<&FlexTensor>,
-    given: &[FlexTensor; 3],
+    given: &[FlexTensor; 2],
     spec: AttentionSpec,
 ) -> Option<FlexTensor> {
     let qkv = qkv.to_contiguous();
     let heads = Heads::of(&qkv, spec)?;
     let first = first_visible(documents, spec.window, heads.batch, heads.seq)?;
-    let [out, lse, dout] = given.each_ref().map(|x| x.to_contiguous());
-    let (out, lse, dout) = (out.as_slice()?, lse.as_slice()?, dout.as_slice()?);
+    let [lse, dout] = given.each_ref().map(|x| x.to_contiguous());
+    let (lse, dout) = (lse.as_slice()?, dout.as_slice()?);
     let Heads {
         batch, seq, dim, ..
     } = heads;
@@ -110,9 +110,7 @@ pub(super) fn backward(
             let at = b * seq * h * dim + head * dim;
             Head {
                 matrices: heads.matrices(b, head),
-                out: (&out[at..], h * dim),
                 dout: rows(&dout[at..]),
-                dout_rows: (&dout[at..], h * dim),
                 lse: (&lse[b * seq * h + head..], h),
                 first: &first[b * seq..][..seq],
                 scale: spec.scale as f32,
@@ -145,9 +143,7 @@ pub(super) fn backward(
 struct Head<'a> {
     /// Queries, keys and values.
     matrices: [Matrix<'a>; 3],
-    out: (&'a [f32], usize),
     dout: Matrix<'a>,
-    dout_rows: (&'a [f32], usize),
     lse: (&'a [f32], usize),
     first: &'a [usize],
     scale: f32,
@@ -207,28 +203,26 @@ impl Head<'_> {
         }
     }
 
-    /// From scores the weights, and from their gradients those of the scores: P·(dP − Σ dO·O)·scale.
+    /// From scores the weights, and from their gradients those of the scores: P·(dP − Σ P·dP)·scale.
     #[inline(always)]
     fn weigh(&self, view: &View, weights: &mut [f32], dscores: &mut [f32]) {
         let n = view.keys.len();
         let rows = weights.chunks_exact_mut(n).zip(dscores.chunks_exact_mut(n));
         for (row, (weights, dscores)) in rows.enumerate() {
             let t = view.rows.start + row;
-            let token = |(values, stride): (_, usize)| -> &[f32] {
-                let values: &[f32] = values;
-                &values[t * stride..][..self.dim]
-            };
-            let delta = dot(token(self.out), token(self.dout_rows));
             let lse = self.lse.0[t * self.lse.1];
             let seen = view.seen(row);
             for hidden in [0..seen.start, seen.end..n] {
                 weights[hidden.clone()].fill(0.0);
                 dscores[hidden].fill(0.0);
             }
-            let seen = weights[seen.clone()].iter_mut().zip(&mut dscores[seen]);
-            for (weight, dscore) in seen {
+            let (weights, dscores) = (&mut weights[seen.clone()], &mut dscores[seen]);
+            for weight in weights.iter_mut() {
                 *weight = exp(*weight - lse);
-                *dscore = *weight * (*dscore - delta) * self.scale;
+            }
+            let mean = dot(weights, dscores);
+            for (dscore, weight) in dscores.iter_mut().zip(weights) {
+                *dscore = *weight * (*dscore - mean) * self.scale;
             }
         }
     }

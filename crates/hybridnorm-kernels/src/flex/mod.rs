@@ -133,13 +133,12 @@ impl KernelOps for Flex {
         qkv: FloatTensor<Self>,
         documents: IntTensor<Self>,
         by_document: bool,
-        out: FloatTensor<Self>,
         lse: FloatTensor<Self>,
         dout: FloatTensor<Self>,
         spec: AttentionSpec,
     ) -> FloatTensor<Self> {
         let documents = by_document.then_some(documents);
-        let given = [out, lse, dout];
+        let given = [lse, dout];
         fast(|| attention::backward(&qkv, documents.as_ref(), &given, spec))
             .unwrap_or_else(|| crate::attention::backward::<Self>(qkv, documents, given, spec))
     }

@@ -59,6 +59,9 @@ pub struct Cli {
     /// The flags of `train`, which is the default.
     #[command(flatten)]
     pub train: RunFlags,
+    /// Compute norms, attention, activations and losses by the plain operations that define them: slow, and with other roundings
+    #[arg(long, global = true)]
+    pub reference_ops: bool,
 }
 
 /// What the program can do.
@@ -109,6 +112,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn dispatch(cli: Cli, out: &mut impl Write) -> Result<(), Error> {
+    hybridnorm_kernels::use_reference_ops(cli.reference_ops);
     match cli.command {
         None => train::run(&cli.train, out),
         Some(Command::Train(flags)) => train::run(&flags, out),

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use place::{Place, stderr};
 use rstest::rstest;
+use serde_json::Value;
 
 #[rstest]
 #[case::placement("--placement hybird-star", &["placement", "hybird-star", "did you mean \"hybrid-star\"?"])]
@@ -145,6 +146,31 @@ fn a_plan_can_be_trained() {
     // A second run without --out gets a directory of its own.
     place.succeed("train --config plan.toml");
     assert!(place.path("runs/plan-2/summary.json").is_file());
+}
+
+/// A whole trajectory with the fast paths and without them: the same losses up to rounding, and not the same bits, so that the switch is
+/// known to do something.
+#[test]
+fn fast_paths_change_nothing_but_roundings() {
+    let place = Place::new();
+    for config in ["tiny.toml", "sparse.toml"] {
+        let train = format!("--config {config} --device flex --steps 30 --eval-every 0");
+        place.succeed(&format!("{train} --out fast-{config}"));
+        place.succeed(&format!("{train} --out plain-{config} --reference-ops"));
+        let [fast, plain] = ["fast", "plain"].map(|kind| {
+            let log =
+                fs::read_to_string(place.path(&format!("{kind}-{config}/metrics.jsonl"))).unwrap();
+            let records = log
+                .lines()
+                .map(|line| -> Value { serde_json::from_str(line).unwrap() });
+            let losses = records.filter_map(|record| record["loss"].as_f64());
+            losses.collect::<Vec<_>>()
+        });
+        assert_eq!(fast.len(), 30);
+        let pairs = fast.iter().zip(&plain);
+        let worst = pairs.fold(0f64, |worst, (a, b)| worst.max((a / b - 1.0).abs()));
+        assert!(worst > 0.0 && worst < 1e-4, "{config}: {worst:e}");
+    }
 }
 
 #[test]
