@@ -6,6 +6,7 @@ use burn::tensor::Device;
 use burn::train::Interrupter;
 
 use super::flags::RunFlags;
+use super::memory::MemoryPlan;
 use super::plan::Plan;
 use super::ready::ReadyRun;
 use super::results::{self, Results};
@@ -29,7 +30,9 @@ pub(super) fn run(flags: &RunFlags, out: &mut impl Write) -> Result<(), Error> {
         true => Console::tui()?,
         false => Console::stderr(),
     };
-    write!(out, "{}", Plan(&prepared)).map_err(Error::Output)?;
+    let memory = MemoryPlan::of(&prepared)?;
+    write!(out, "{}{memory}", Plan(&prepared)).map_err(Error::Output)?;
+    memory.check()?;
     let utilization = Utilization::of(&prepared.request.config, &device)?;
     if let Some(utilization) = utilization {
         writeln!(out, "mfu       {utilization}").map_err(Error::Output)?;

@@ -270,7 +270,9 @@ fn to_toml(file: &Path, config: &RunConfig) -> Result<String, TrainError> {
 /// Refuses a directory that holds more than what a process leaves that was killed while creating it.
 fn refuse_if_taken(path: &Path) -> Result<(), TrainError> {
     let leftover = |name: &OsStr| {
-        name == LOCK || name == CONFIG_ASIDE || name.as_encoded_bytes().starts_with(PROBE.as_bytes())
+        name == LOCK
+            || name == CONFIG_ASIDE
+            || name.as_encoded_bytes().starts_with(PROBE.as_bytes())
     };
     let mut entries = fs::read_dir(path).map_err(TrainError::io("read", path))?;
     if entries.any(|entry| entry.is_ok_and(|entry| !leftover(&entry.file_name()))) {
