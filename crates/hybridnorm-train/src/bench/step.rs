@@ -1,6 +1,5 @@
 //! The time of one training step.
 
-use core::fmt;
 use std::time::Instant;
 
 use burn::tensor::{Device, Tensor, TensorData};
@@ -14,14 +13,11 @@ use super::machine::Peak;
 use super::spread::Spread;
 use super::step_report::StepReport;
 use crate::device::{DeviceSpec, adapter_name};
-use crate::engine::{
-    LanguageModel, Recompute, Replicas, Stages, StepGradients, TokenBatch, TrainError,
-};
+use crate::engine::{LanguageModel, Replicas, Stages, StepGradients, TokenBatch, TrainError};
 use crate::error::Error;
 use crate::memory::{Memory, Workload};
 use crate::recipe::{Optimizer, OptimizerConfig, OptimizerName};
 use crate::run::ScheduleConfig;
-use crate::sizes::{Experts, Parameters};
 
 /// Seed of the random tokens.
 const SEED: u64 = 6198;
@@ -217,22 +213,6 @@ impl StepBench {
         .memory()
     }
 
-    /// How a step is divided, where it is.
-    fn division(&self) -> String {
-        let mut text = String::new();
-        if self.micro_batch < self.batch {
-            let parts = self.batch / self.micro_batch;
-            text += &format!(" in {parts} micro-batches of {}", self.micro_batch);
-        }
-        if self.stages.recompute == Recompute::Block {
-            text += ", blocks computed twice";
-        }
-        if let Some(rows) = self.stages.logit_rows {
-            text += &format!(", {rows} rows of logits at once");
-        }
-        text
-    }
-
     /// The sequences of a step in equal parts.
     fn micro_batches(&self, batch: TokenBatch) -> impl Iterator<Item = TokenBatch> {
         let size = self.micro_batch;
@@ -275,56 +255,6 @@ pub(super) struct Figures {
     pub loss: f64,
     /// Most bytes Burn's allocator had reserved after a step, where it reports them.
     pub reserved: Option<u64>,
-}
-
-impl fmt::Display for StepBench {
-    /// What is about to be measured, for people.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let model = &self.model.decoder;
-        let parameters = Parameters::of(&self.model).map_err(|_| fmt::Error)?;
-        let millions = |parameters: usize| format!("{:.2} million", parameters as f64 / 1e6);
-        let experts = Experts::of(&self.model);
-        writeln!(
-            f,
-            "model     {}, {} parameters{}: {} layers, width {}, {}{} heads of {} on {} key/value heads",
-            self.preset.unwrap_or("from flags"),
-            millions(parameters.total),
-            match experts {
-                Some(_) => format!(", {} of them active", millions(parameters.active)),
-                None => String::new(),
-            },
-            model.n_layers,
-            model.d_model,
-            match experts {
-                Some(experts) if experts.everywhere() => String::new(),
-                _ => format!("feed-forward {}, ", model.d_ff),
-            },
-            model.n_heads,
-            model.head_dim(),
-            model.n_kv_heads,
-        )?;
-        if let Some(experts) = experts {
-            writeln!(f, "experts   {experts}")?;
-        }
-        writeln!(
-            f,
-            "          vocabulary of {} rows, head {}; placement {}",
-            model.padded_vocab_size,
-            if model.tied { "tied" } else { "untied" },
-            model.placement,
-        )?;
-        writeln!(
-            f,
-            "step      {} sequences x {} = {} random tokens{}; {}; {} steps timed after {} of warm-up",
-            self.batch,
-            self.seq,
-            self.tokens_per_step(),
-            self.division(),
-            self.optimizer,
-            self.steps,
-            self.warmup,
-        )
-    }
 }
 
 #[cfg(test)]

@@ -8,11 +8,13 @@ use crate::engine::resident_memory;
 use crate::error::Error;
 use crate::memory::{Memory, Workload, in_words};
 
-/// Bytes that the process holds for each byte of its text beside the tokens: the text, a second copy for the zstd yardstick, and zstd's
-/// index. Measured with texts of 5 to 24 MB: 4 to 7.
-const FOR_TEXT: u64 = 5;
+/// Copies of the text in the process: the yardsticks' and zstd's.
+const TEXTS: u64 = 2;
 /// Bytes of a token of text that is tokenized on the spot.
-const FOR_TOKEN: u64 = 4;
+const TOKEN: u64 = 4;
+/// What zstd at level 19 takes for its index of a text: so many bytes for each of the text's, and no more than this in all. Measured with
+/// texts of 1 to 24 MB.
+const INDEX: (u64, u64) = (16, 88 << 20);
 
 /// The memory of a run that is ready to start.
 pub(super) struct MemoryPlan {
@@ -59,12 +61,13 @@ impl MemoryPlan {
 
 /// Bytes of text and tokens in memory. Prepared data is mapped, and the system may take that back.
 fn data(run: &ReadyRun) -> u64 {
-    let text: usize = run.texts.iter().map(Vec::len).sum();
+    let text: u64 = run.texts.iter().map(|text| text.len() as u64).sum();
     let tokens = match run.request.sources {
         Some(_) => 0,
         None => run.data.train.tokens + run.data.validation.tokens,
     };
-    FOR_TEXT * text as u64 + FOR_TOKEN * tokens
+    let (each, most) = INDEX;
+    TEXTS * text + TOKEN * tokens + (each * text).min(most)
 }
 
 impl fmt::Display for MemoryPlan {

@@ -28,8 +28,8 @@ const MIB: f64 = 1024.0 * 1024.0;
 /// Blocks from here on go back to the system when they are freed (glibc's largest `M_MMAP_THRESHOLD`).
 const RETURNED: f64 = 32.0 * MIB;
 /// Part of a recomputed block's small activations whose room is not used again: the gradients that it leaves behind lie among them.
-/// Measured, not derived: 0.3 to 0.7 in runs of 4 to 8 layers.
-const FRAGMENTED: f64 = 0.5;
+/// Measured, not derived: 0.1 to 0.4 in runs of 4 to 12 layers.
+const FRAGMENTED: f64 = 0.25;
 /// Bytes of a float.
 const FLOAT: f64 = 4.0;
 
@@ -255,11 +255,11 @@ impl Workload {
             if sliced {
                 pass.activations += stream;
                 pass.working = self.sliced_head(&head, rows, stream);
-                pass.working = pass.working.max(bytes(above(&all), tokens) + 2.0 * stream);
+                pass.working = pass.working.max(above(&all, tokens) + 2.0 * stream);
             } else {
                 let below = self::kept(&all);
                 all.extend(head);
-                pass.working = bytes(self::kept(&all) - below + above(&all), tokens);
+                pass.working = bytes(self::kept(&all) - below, tokens) + above(&all, tokens);
             }
             return Ok((pass, left));
         }
@@ -273,16 +273,16 @@ impl Workload {
         let mut left = 0f64;
         let mut most = at_head;
         for (block, inputs) in blocks.iter().zip(2..) {
-            let stays = self::left(block, tokens);
+            let remains = self::left(block, tokens);
             let kept = bytes(kept(block), tokens) + mask + self.copies(1);
             let pass = Pass {
                 activations: f64::from(inputs) * stream + kept,
-                working: bytes(above(block), tokens) + 2.0 * stream + FRAGMENTED * stays,
+                working: above(block, tokens) + 2.0 * stream + FRAGMENTED * remains,
             };
             if pass.total() > most.total() {
                 most = pass;
             }
-            left = left.max(stays);
+            left = left.max(remains);
         }
         Ok((most, left))
     }
@@ -291,7 +291,7 @@ impl Workload {
     fn sliced_head(&self, head: &[Operation], rows: usize, stream: f64) -> f64 {
         let model = &self.model.decoder;
         let matrix = FLOAT * model.padded_vocab_size as f64 * model.d_model as f64;
-        bytes(kept(head) + above(head), rows as f64) + stream + matrix
+        bytes(kept(head), rows as f64) + above(head, rows as f64) + stream + matrix
     }
 
     /// The parameters of `layers` blocks in the type of their products, where it is another one.
@@ -327,15 +327,25 @@ fn kept(operations: &[Operation]) -> f64 {
     operations.iter().map(|operation| operation.kept).sum()
 }
 
-/// Floats for each token that the backward pass takes beyond what was kept: it goes backwards, and frees on its way.
-fn above(operations: &[Operation]) -> f64 {
-    let mut freed = 0.0;
+/// Bytes that the backward pass takes beyond what was kept: it goes backwards, and frees on its way. What small tensors leave free is of
+/// no use to large ones.
+fn above(operations: &[Operation], tokens: f64) -> f64 {
+    let (mut freed, mut returned) = (0.0, 0.0);
     let mut most = 0f64;
     for operation in operations.iter().rev() {
-        most = most.max(operation.working - freed);
-        freed += operation.kept;
+        let working = bytes(operation.working, tokens);
+        let room = if working < RETURNED { freed } else { returned };
+        most = most.max(working - room);
+        let kept = bytes(operation.kept, tokens);
+        freed += kept;
+        returned += if stays(kept) { 0.0 } else { kept };
     }
     most
+}
+
+/// Whether what an operation kept, commonly in two tensors or more, stays with the process when it is freed.
+fn stays(bytes: f64) -> bool {
+    bytes < 2.0 * RETURNED
 }
 
 /// Bytes of `operations` that stay with the process when they are freed.
@@ -343,5 +353,5 @@ fn left(operations: &[Operation], tokens: f64) -> f64 {
     let each = operations
         .iter()
         .map(|operation| bytes(operation.kept, tokens));
-    each.filter(|bytes| *bytes < 2.0 * RETURNED).sum()
+    each.filter(|bytes| stays(*bytes)).sum()
 }
