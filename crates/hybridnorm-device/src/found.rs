@@ -138,6 +138,21 @@ fn card_memory(_index: usize) -> Option<u64> {
     None
 }
 
+/// Bytes of memory that a device has for a process which already holds `held` of it: on the CPU what the system says is available, in a
+/// container at most what it may use; on a CUDA card all of it; `None` where nobody tells.
+pub fn memory_for(spec: &DeviceSpec, held: u64) -> Option<u64> {
+    if spec.row().in_host_memory {
+        let mut system = sysinfo::System::new();
+        system.refresh_memory();
+        let available = Some(system.available_memory()).filter(|bytes| *bytes > 0)?;
+        return Some((available + held).min(machine_memory()));
+    }
+    match spec.row().name {
+        "cuda" => spec.index().and_then(card_memory),
+        _ => None,
+    }
+}
+
 fn machine_memory() -> u64 {
     let mut system = sysinfo::System::new();
     system.refresh_memory();

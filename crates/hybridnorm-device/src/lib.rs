@@ -29,7 +29,7 @@ mod spec;
 mod table;
 
 pub use error::DeviceError;
-pub use found::{Adapter, Inventory, adapter_name, inventory};
+pub use found::{Adapter, Inventory, adapter_name, inventory, memory_for};
 pub use remote::{TOKEN, serve};
 pub use spec::DeviceSpec;
 pub use table::{DEVICES, DeviceRow, compiled_in, markdown};

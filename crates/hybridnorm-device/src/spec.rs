@@ -56,6 +56,14 @@ impl DeviceSpec {
         self.row
     }
 
+    /// Its number among its row's devices; `None` for one that another process hosts.
+    pub fn index(&self) -> Option<usize> {
+        match &self.place {
+            Place::Index(index) => Some(*index),
+            Place::Address(_) => None,
+        }
+    }
+
     /// The device of `row` with this index; it need not be there.
     pub(crate) fn new(row: &'static DeviceRow, index: usize) -> Self {
         let place = Place::Index(index);

@@ -88,7 +88,7 @@ impl ModelConfig {
     }
 
     /// The sparse layers' configuration for block `layer`, if it is sparse.
-    fn sparse_at(&self, layer: usize) -> Option<&SparseConfig> {
+    pub fn sparse_at(&self, layer: usize) -> Option<&SparseConfig> {
         self.sparse
             .as_ref()
             .filter(|sparse| sparse.layers.contains(layer))

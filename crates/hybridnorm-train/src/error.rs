@@ -13,6 +13,7 @@ use crate::engine::TrainError;
 use crate::eval::perplexity::ScoreError;
 use crate::eval::yardstick::YardstickError;
 use crate::generate::GenerateError;
+use crate::memory::TooLarge;
 
 /// Why a command ended without doing all it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +40,9 @@ pub enum Error {
     /// The device cannot be used.
     #[error(transparent)]
     Device(#[from] DeviceError),
+    /// The device's memory does not hold the run.
+    #[error(transparent)]
+    Memory(#[from] TooLarge),
     /// Training could not start or had to end.
     #[error(transparent)]
     Train(#[from] TrainError),
@@ -138,6 +142,7 @@ impl Error {
             | Self::ConfigFile { .. }
             | Self::Data(_)
             | Self::Device(_)
+            | Self::Memory(_)
             | Self::NoCheckpoint { .. }
             | Self::Reference(_)
             | Self::Io { .. } => 2,

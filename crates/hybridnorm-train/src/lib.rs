@@ -13,6 +13,7 @@ pub mod error;
 pub mod eval;
 pub mod generate;
 pub mod guard;
+pub mod memory;
 pub mod mfu;
 pub mod presets;
 pub mod recipe;

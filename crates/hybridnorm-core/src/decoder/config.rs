@@ -243,11 +243,20 @@ impl DecoderConfig {
     }
 
     /// Whether a norm stands before the head.
-    fn has_final_norm(&self) -> Result<bool, ConfigError> {
+    ///
+    /// # Errors
+    /// When the placement does not fit the number of layers.
+    pub fn has_final_norm(&self) -> Result<bool, ConfigError> {
         match self.final_norm {
             Some(wanted) => Ok(wanted),
             None => self.placement.final_norm(self.n_layers),
         }
+    }
+
+    /// Whether a norm stands after the embedding.
+    pub fn has_embedding_norm(&self) -> bool {
+        let placement = self.placement.embedding_norm();
+        self.embedding_norm.unwrap_or(placement)
     }
 
     /// The rule that draws this model's parameters.
@@ -303,10 +312,7 @@ impl DecoderConfig {
         let head = [(Role::Head, "head", self.padded_vocab_size)];
         Ok(Decoder {
             embedding: init.embedding(self.padded_vocab_size, device),
-            embedding_norm: norm(
-                self.embedding_norm
-                    .unwrap_or(self.placement.embedding_norm()),
-            )?,
+            embedding_norm: norm(self.has_embedding_norm())?,
             blocks,
             final_norm: norm(self.has_final_norm()?)?,
             head: (!self.tied).then(|| init.linear(self.d_model, &head, self.bias, device)),
@@ -358,11 +364,7 @@ impl DecoderConfig {
             total += self.feed_forward().num_params();
         }
         total += around(self.d_model) * usize::from(self.has_final_norm()?);
-        total += around(self.d_model)
-            * usize::from(
-                self.embedding_norm
-                    .unwrap_or(self.placement.embedding_norm()),
-            );
+        total += around(self.d_model) * usize::from(self.has_embedding_norm());
         Ok(total)
     }
 }

@@ -9,6 +9,7 @@ mod machine;
 mod spread;
 mod step;
 mod step_report;
+mod step_words;
 
 pub use spread::Spread;
 pub use step::StepBench;

@@ -1,6 +1,5 @@
 //! The time of one training step.
 
-use core::fmt;
 use std::time::Instant;
 
 use burn::tensor::{Device, Tensor, TensorData};
@@ -14,11 +13,11 @@ use super::machine::Peak;
 use super::spread::Spread;
 use super::step_report::StepReport;
 use crate::device::{DeviceSpec, adapter_name};
-use crate::engine::{LanguageModel, Replicas, StepGradients, TokenBatch, TrainError};
+use crate::engine::{LanguageModel, Replicas, Stages, StepGradients, TokenBatch, TrainError};
 use crate::error::Error;
-use crate::recipe::{AdamWConfig, Optimizer};
+use crate::memory::{Memory, Workload};
+use crate::recipe::{Optimizer, OptimizerConfig, OptimizerName};
 use crate::run::ScheduleConfig;
-use crate::sizes::{Experts, Parameters};
 
 /// Seed of the random tokens.
 const SEED: u64 = 6198;
@@ -29,7 +28,7 @@ const SEED: u64 = 6198;
 ///   device before the clock starts;
 /// - timed are forward pass, mean cross-entropy, backward pass, clipping to a global norm of 1, AdamW and reading the
 ///   loss back, until the device has finished;
-/// - the learning rate stays at 3e-4; numbers are f32; nothing is accumulated.
+/// - the learning rate stays at 3e-4; numbers are f32; unless it is asked for, nothing is accumulated or computed twice.
 ///
 /// It is the step of [`train`](crate::engine::train()) with its recipe. Two things differ from the yardstick: the
 /// embedding does not decay, and the gradient norm is read back as well.
@@ -43,6 +42,12 @@ pub struct StepBench {
     pub seq: usize,
     /// Sequences in a step.
     pub batch: usize,
+    /// Sequences in one forward and backward pass; divides `batch`.
+    pub micro_batch: usize,
+    /// How a pass is divided.
+    pub stages: Stages,
+    /// The optimiser.
+    pub optimizer: OptimizerName,
     /// Steps that are timed.
     pub steps: u64,
     /// Steps before those, not timed.
@@ -63,6 +68,9 @@ impl Default for StepBench {
             preset: None,
             seq: 256,
             batch: 4,
+            micro_batch: 4,
+            stages: Stages::default(),
+            optimizer: OptimizerName::default(),
             steps: 10,
             warmup: 3,
         }
@@ -80,10 +88,19 @@ impl StepBench {
             ("steps", self.steps),
             ("seq", self.seq as u64),
             ("batch", self.batch as u64),
+            ("micro_batch", self.micro_batch as u64),
+            (
+                "logit_rows",
+                self.stages.logit_rows.map_or(1, |rows| rows as u64),
+            ),
         ] {
             if value == 0 {
                 return Err(ConfigError::new(field, value, "at least 1"));
             }
+        }
+        if !self.batch.is_multiple_of(self.micro_batch) {
+            let allowed = format!("a divisor of batch = {}", self.batch);
+            return Err(ConfigError::new("micro_batch", self.micro_batch, allowed));
         }
         let ModelConfig {
             decoder: model,
@@ -143,9 +160,11 @@ impl StepBench {
             true => device.clone(),
             false => device.clone().autodiff(),
         };
-        let (recipe, lr) = (AdamWConfig::default(), ScheduleConfig::default().lr);
-        let mut model = LanguageModel::new(&self.model, &device)?;
-        let mut optimizer = Optimizer::new(recipe.clone(), &model);
+        let mut recipe = OptimizerConfig::default();
+        recipe.rename(self.optimizer);
+        let (max_norm, lr) = (recipe.adamw.max_grad_norm, ScheduleConfig::default().lr);
+        let mut model = LanguageModel::new(&self.model, &device)?.with_stages(self.stages);
+        let mut optimizer = Optimizer::new(recipe, &model);
         let mut milliseconds = Vec::new();
         let mut loss = f64::NAN;
         let mut reserved = None;
@@ -153,15 +172,11 @@ impl StepBench {
             let batch = self.tokens(step, &device);
             finish(&device, step)?;
             let started = Instant::now();
-            let gradients = StepGradients::of(
-                &model,
-                std::iter::once(Ok(batch)),
-                &Replicas::default(),
-                step,
-            )?;
+            let micro_batches = self.micro_batches(batch).map(Ok);
+            let gradients = StepGradients::of(&model, micro_batches, &Replicas::default(), step)?;
             gradients.check(&model, step)?;
             loss = gradients.figures.loss;
-            model = gradients.apply(model, &mut optimizer, lr, recipe.max_grad_norm);
+            model = gradients.apply(model, &mut optimizer, lr, max_norm);
             finish(&device, step)?;
             let seconds = started.elapsed().as_secs_f64();
             if step > self.warmup {
@@ -177,6 +192,32 @@ impl StepBench {
             loss,
             reserved,
         })
+    }
+
+    /// The memory that a step is predicted to take in a process that does nothing else.
+    ///
+    /// # Errors
+    /// When the model's configuration is not allowed.
+    pub fn memory(&self) -> Result<Memory, ConfigError> {
+        Workload {
+            model: self.model.clone(),
+            optimizer: self.optimizer,
+            seq: self.seq,
+            micro_batch: self.micro_batch,
+            accumulation: self.batch / self.micro_batch,
+            stages: self.stages,
+            document_mask: false,
+            devices: 1,
+            host: Some(0),
+        }
+        .memory()
+    }
+
+    /// The sequences of a step in equal parts.
+    fn micro_batches(&self, batch: TokenBatch) -> impl Iterator<Item = TokenBatch> {
+        let size = self.micro_batch;
+        let starts = (0..self.batch).step_by(size);
+        starts.map(move |start| TokenBatch::new(batch.tokens.clone().narrow(0, start, size)))
     }
 
     /// The random tokens of `step`: a pure function of its number.
@@ -216,54 +257,6 @@ pub(super) struct Figures {
     pub reserved: Option<u64>,
 }
 
-impl fmt::Display for StepBench {
-    /// What is about to be measured, for people.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let model = &self.model.decoder;
-        let parameters = Parameters::of(&self.model).map_err(|_| fmt::Error)?;
-        let millions = |parameters: usize| format!("{:.2} million", parameters as f64 / 1e6);
-        let experts = Experts::of(&self.model);
-        writeln!(
-            f,
-            "model     {}, {} parameters{}: {} layers, width {}, {}{} heads of {} on {} key/value heads",
-            self.preset.unwrap_or("from flags"),
-            millions(parameters.total),
-            match experts {
-                Some(_) => format!(", {} of them active", millions(parameters.active)),
-                None => String::new(),
-            },
-            model.n_layers,
-            model.d_model,
-            match experts {
-                Some(experts) if experts.everywhere() => String::new(),
-                _ => format!("feed-forward {}, ", model.d_ff),
-            },
-            model.n_heads,
-            model.head_dim(),
-            model.n_kv_heads,
-        )?;
-        if let Some(experts) = experts {
-            writeln!(f, "experts   {experts}")?;
-        }
-        writeln!(
-            f,
-            "          vocabulary of {} rows, head {}; placement {}",
-            model.padded_vocab_size,
-            if model.tied { "tied" } else { "untied" },
-            model.placement,
-        )?;
-        writeln!(
-            f,
-            "step      {} sequences x {} = {} random tokens; {} steps timed after {} of warm-up",
-            self.batch,
-            self.seq,
-            self.tokens_per_step(),
-            self.steps,
-            self.warmup,
-        )
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use hybridnorm_testing::{apply, every_device};
@@ -280,6 +273,7 @@ mod tests {
             .into(),
             seq: 8,
             batch: 2,
+            micro_batch: 2,
             steps: 3,
             warmup: 1,
             ..StepBench::default()
@@ -368,7 +362,10 @@ mod tests {
         assert_eq!(refused(|bench| bench.steps = 0), "steps");
         assert_eq!(refused(|bench| bench.seq = 0), "seq");
         assert_eq!(refused(|bench| bench.batch = 0), "batch");
-        assert_eq!(refused(|bench| bench.batch = usize::MAX), "batch");
+        assert_eq!(refused(|bench| bench.batch = usize::MAX - 1), "batch");
+        assert_eq!(refused(|bench| bench.micro_batch = 0), "micro_batch");
+        assert_eq!(refused(|bench| bench.batch = 3), "micro_batch");
+        assert_eq!(refused(|b| b.stages.logit_rows = Some(0)), "logit_rows");
         assert_eq!(refused(|bench| bench.seq = 9), "seq");
         let endless = |bench: &mut StepBench| {
             bench.seq = usize::MAX;

@@ -8,6 +8,9 @@ use serde::Serialize;
 use super::machine::{self, Peak};
 use super::step::{Figures, StepBench};
 use crate::device::DeviceSpec;
+use crate::engine::Recompute;
+use crate::memory::in_words;
+use crate::recipe::OptimizerName;
 use crate::sizes::Parameters;
 
 /// The figures of a training step, with all that it takes to repeat them. Fields that `torch_train_step.py` prints too
@@ -48,6 +51,14 @@ pub struct StepReport {
     pub seq: usize,
     /// Sequences in a step.
     pub batch: usize,
+    /// Sequences in one forward and backward pass.
+    pub micro_batch: usize,
+    /// What is computed twice.
+    pub recompute: Recompute,
+    /// Rows of logits that exist at once, where somebody said so.
+    pub logit_rows: Option<usize>,
+    /// The optimiser.
+    pub optimizer: OptimizerName,
     /// Steps timed.
     pub steps: u64,
     /// Steps before those.
@@ -76,6 +87,8 @@ pub struct StepReport {
     pub peak_bytes: Option<u64>,
     /// What `peak_bytes` counts, or why it is not known.
     pub peak_bytes_is: &'static str,
+    /// What `plan` would have predicted for it; `None` where the process has no part in it.
+    pub predicted_peak_bytes: Option<u64>,
 }
 
 impl StepReport {
@@ -107,6 +120,10 @@ impl StepReport {
             vocab: model.padded_vocab_size,
             seq: bench.seq,
             batch: bench.batch,
+            micro_batch: bench.micro_batch,
+            recompute: bench.stages.recompute,
+            logit_rows: bench.stages.logit_rows,
+            optimizer: bench.optimizer,
             steps: bench.steps,
             warmup: bench.warmup,
             params: parameters.total,
@@ -121,6 +138,10 @@ impl StepReport {
             loss: figures.loss,
             peak_bytes: peak.bytes,
             peak_bytes_is: peak.meaning,
+            predicted_peak_bytes: match spec.row().in_host_memory {
+                true => Some(bench.memory()?.total()),
+                false => None,
+            },
         })
     }
 }
@@ -158,6 +179,10 @@ impl fmt::Display for StepReport {
                 self.peak_bytes_is
             ),
             None => writeln!(f, "memory    {}", self.peak_bytes_is),
+        }?;
+        match self.predicted_peak_bytes {
+            Some(bytes) => writeln!(f, "          {} predicted", in_words(bytes)),
+            None => Ok(()),
         }
     }
 }

@@ -6,16 +6,18 @@ use clap::{Args, Subcommand};
 use hybridnorm_core::{ConfigError, PLACEMENTS, Placement};
 use hybridnorm_moe::{ModelConfig, SparseConfig};
 
-use super::flags::one_of;
+use super::flags::{one_of, optimizer_help};
 use crate::bench::StepBench;
 use crate::device::DeviceSpec;
+use crate::engine::{Recompute, Stages};
 use crate::error::Error;
 use crate::presets::{self, Preset};
+use crate::recipe::OptimizerName;
 
 /// What can be measured.
 #[derive(Debug, Subcommand)]
 pub enum Bench {
-    /// One training step on random tokens: forward, loss, backward, gradient norm, clipping, AdamW
+    /// One training step on random tokens: forward, loss, backward, gradient norm, clipping, optimiser
     Step(Box<StepFlags>),
 }
 
@@ -61,6 +63,18 @@ pub struct StepFlags {
     /// Sequences in a step
     #[arg(long, value_name = "N", default_value_t = StepBench::default().batch)]
     batch: usize,
+    /// Sequences in one forward and backward pass; divides --batch [default: all]
+    #[arg(long, value_name = "N")]
+    micro_batch: Option<usize>,
+    /// What is computed twice to save memory: none, block
+    #[arg(long, value_name = "WHAT", default_value = "none")]
+    recompute: Recompute,
+    /// Rows of logits that exist at once [default: as many as make 128 MiB]
+    #[arg(long, value_name = "N")]
+    logit_rows: Option<usize>,
+    /// Optimiser
+    #[arg(long, value_name = "NAME", help = optimizer_help())]
+    optimizer: Option<OptimizerName>,
     /// Steps to time
     #[arg(long, value_name = "N", default_value_t = StepBench::default().steps)]
     steps: u64,
@@ -113,6 +127,13 @@ impl StepFlags {
             preset: preset.map(|preset| preset.name),
             seq: self.seq,
             batch: self.batch,
+            micro_batch: self.micro_batch.unwrap_or(self.batch),
+            stages: Stages {
+                recompute: self.recompute,
+                logit_rows: self.logit_rows,
+                ..Stages::default()
+            },
+            optimizer: self.optimizer.unwrap_or_default(),
             steps: self.steps,
             warmup: self.warmup,
         };
@@ -214,7 +235,8 @@ mod tests {
     #[test]
     fn every_size_has_its_flag() {
         let args = "--d-model 48 --layers 3 --heads 6 --kv-heads 2 --ffn 40 --vocab 99 --tied --placement pre \
-                    --seq 300 --batch 5 --steps 7 --warmup 0";
+                    --seq 300 --batch 6 --micro-batch 2 --recompute block --logit-rows 64 --optimizer muon \
+                    --steps 7 --warmup 0";
         let bench = resolve(args).unwrap();
         let model = DecoderConfig {
             n_kv_heads: 2,
@@ -227,7 +249,14 @@ mod tests {
             model: model.into(),
             preset: None,
             seq: 300,
-            batch: 5,
+            batch: 6,
+            micro_batch: 2,
+            stages: Stages {
+                recompute: Recompute::Block,
+                logit_rows: Some(64),
+                ..Stages::default()
+            },
+            optimizer: OptimizerName::Muon,
             steps: 7,
             warmup: 0,
         };

@@ -62,6 +62,12 @@ pub struct RunFlags {
     /// What is computed twice to save memory: none, block
     #[arg(long, value_name = "WHAT")]
     recompute: Option<Recompute>,
+    /// Rows of logits that exist at once [default: as many as make 128 MiB]
+    #[arg(long, value_name = "N")]
+    logit_rows: Option<usize>,
+    /// Start a run that needs more memory than there seems to be
+    #[arg(long)]
+    ignore_memory: bool,
     /// Highest learning rate
     #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
     lr: Option<f64>,
@@ -143,6 +149,7 @@ pub(super) struct Request {
     pub max_time: Option<Duration>,
     pub tensorboard: bool,
     pub tui: bool,
+    pub ignore_memory: bool,
     /// The preset, where the model is one.
     pub preset: Option<&'static str>,
 }
@@ -225,6 +232,7 @@ impl RunFlags {
             max_time: self.max_time,
             tensorboard: self.tensorboard,
             tui: self.tui,
+            ignore_memory: self.ignore_memory,
             preset: from_preset.then_some(preset.name),
         })
     }
@@ -247,6 +255,7 @@ impl RunFlags {
         sizes.overlay(training)?;
         set(&mut training.precision, &self.precision);
         set(&mut training.recompute, &self.recompute);
+        training.logit_rows = self.logit_rows.or(training.logit_rows);
         set(&mut training.eval_every, &self.eval_every);
         set(&mut training.checkpoint_every, &self.checkpoint_every);
         set(&mut training.keep_checkpoints, &self.keep);
@@ -377,7 +386,7 @@ fn schedule_help() -> String {
         + &format!(" [default: {}]", ScheduleShape::default())
 }
 
-fn optimizer_help() -> String {
+pub(super) fn optimizer_help() -> String {
     one_of("Optimiser", OptimizerName::names())
         + &format!(" [default: {}]", OptimizerName::default())
 }

@@ -12,6 +12,7 @@ mod devices;
 mod flags;
 mod generate;
 mod inspect;
+mod memory;
 mod placements;
 mod plan;
 mod prepare;

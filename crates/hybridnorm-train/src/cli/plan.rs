@@ -7,6 +7,7 @@ use clap::Args;
 use hybridnorm_moe::SparseConfig;
 
 use super::flags::RunFlags;
+use super::memory::MemoryPlan;
 use super::ready::ReadyRun;
 use super::run_data::SideFacts;
 use crate::amount::Amount;
@@ -27,18 +28,19 @@ pub struct PlanFlags {
 }
 
 pub(super) fn run(flags: &PlanFlags, out: &mut impl Write) -> Result<(), Error> {
-    let text = if flags.toml {
+    if flags.toml {
         let config = flags.run.resolve()?.config;
-        toml::to_string(&config).map_err(|error| Error::Usage(error.to_string()))?
-    } else {
-        let prepared = ReadyRun::new(&flags.run)?;
-        let request = &prepared.request;
-        for device in std::iter::once(&request.device).chain(&request.replicas) {
-            device.open()?;
-        }
-        Plan(&prepared).to_string()
-    };
-    out.write_all(text.as_bytes()).map_err(Error::Output)
+        let text = toml::to_string(&config).map_err(|error| Error::Usage(error.to_string()))?;
+        return out.write_all(text.as_bytes()).map_err(Error::Output);
+    }
+    let prepared = ReadyRun::new(&flags.run)?;
+    let request = &prepared.request;
+    for device in std::iter::once(&request.device).chain(&request.replicas) {
+        device.open()?;
+    }
+    let memory = MemoryPlan::of(&prepared)?;
+    write!(out, "{}{memory}", Plan(&prepared)).map_err(Error::Output)?;
+    memory.check()
 }
 
 /// A run as it is shown before it starts.

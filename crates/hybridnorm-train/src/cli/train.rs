@@ -6,6 +6,7 @@ use burn::tensor::Device;
 use burn::train::Interrupter;
 
 use super::flags::RunFlags;
+use super::memory::MemoryPlan;
 use super::plan::Plan;
 use super::ready::ReadyRun;
 use super::results::{self, Results};
@@ -29,7 +30,9 @@ pub(super) fn run(flags: &RunFlags, out: &mut impl Write) -> Result<(), Error> {
         true => Console::tui()?,
         false => Console::stderr(),
     };
-    write!(out, "{}", Plan(&prepared)).map_err(Error::Output)?;
+    let memory = MemoryPlan::of(&prepared)?;
+    write!(out, "{}{memory}", Plan(&prepared)).map_err(Error::Output)?;
+    memory.check()?;
     let utilization = Utilization::of(&prepared.request.config, &device)?;
     if let Some(utilization) = utilization {
         writeln!(out, "mfu       {utilization}").map_err(Error::Output)?;
@@ -82,7 +85,7 @@ pub(super) fn run(flags: &RunFlags, out: &mut impl Write) -> Result<(), Error> {
 /// Scores the model on the windows that the scope asks for.
 fn evaluator(prepared: &ReadyRun, config: &RunConfig, device: &Device) -> Evaluate {
     let (interval, last) = (prepared.interval.clone(), prepared.last.clone());
-    let rows = config.training.micro_batch;
+    let (rows, stages) = (config.training.micro_batch, config.training.stages());
     let device = device.clone();
     let end = prepared.batches.end_of_document();
     let mask = end.filter(|_| config.data.document_mask);
@@ -91,7 +94,7 @@ fn evaluator(prepared: &ReadyRun, config: &RunConfig, device: &Device) -> Evalua
             EvaluationScope::Interval => &interval,
             EvaluationScope::Final => &last,
         };
-        let score: Score = score(&model.decoder, windows, rows, mask, &device)?;
+        let score: Score = score(&model.decoder, windows, rows, mask, stages, &device)?;
         Ok(Evaluation {
             nats_per_token: score.loss(),
             bits_per_byte: score.bits_per_byte(),

@@ -382,10 +382,17 @@ fn with_optional_metrics(
 
 /// Most memory this process ever held, in bytes.
 pub(crate) fn peak_memory() -> Option<u64> {
+    status("VmHWM:")
+}
+
+/// Memory that this process holds now, in bytes.
+pub(crate) fn resident_memory() -> Option<u64> {
+    status("VmRSS:")
+}
+
+fn status(field: &str) -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib * 1024)
 }

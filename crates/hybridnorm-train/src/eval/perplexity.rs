@@ -6,7 +6,7 @@ use hybridnorm_core::{Decoder, FeedForward, Pass};
 use thiserror::Error;
 
 use crate::data::{DataError, Validation, ValidationBatch};
-use crate::engine::documents;
+use crate::engine::{Stages, documents};
 
 /// Why a model could not be scored.
 #[derive(Debug, Error)]
@@ -54,7 +54,7 @@ impl Score {
 }
 
 /// Scores `model`, which lives on `device`, on every window of `validation`, `rows` of them at a time. With the id that ends
-/// documents in `mask`, tokens attend to their own document only.
+/// documents in `mask`, tokens attend to their own document only. As many logits exist at once as `stages` says.
 ///
 /// # Errors
 /// When `rows` is 0, or the device fails.
@@ -63,11 +63,12 @@ pub fn score<F: FeedForward>(
     validation: &Validation,
     rows: usize,
     mask: Option<u32>,
+    stages: Stages,
     device: &Device,
 ) -> Result<Score, ScoreError> {
     let mut nats = 0.0;
     for batch in validation.batches(rows)? {
-        nats += batch_nats(model, &batch, mask, device)?;
+        nats += batch_nats(model, &batch, mask, stages, device)?;
     }
     Ok(Score {
         nats,
@@ -81,6 +82,7 @@ fn batch_nats<F: FeedForward>(
     model: &Decoder<F>,
     batch: &ValidationBatch,
     mask: Option<u32>,
+    stages: Stages,
     device: &Device,
 ) -> Result<f64, ScoreError> {
     let rows = batch.rows;
@@ -96,18 +98,29 @@ fn batch_nats<F: FeedForward>(
         .contains(&true)
         .then(|| Tensor::<1, Bool>::from_data(TensorData::new(ignored, [rows * seq]), device));
     let input = tokens.clone().narrow(1, 0, seq);
-    let logits = match mask {
-        None => model.forward(input),
-        Some(end) => {
-            let documents = documents(&batch.tokens, seq, end, device);
-            model.forward_in(input, &mut Pass::documents(documents))
-        }
+    let mut pass = match mask {
+        None => Pass::causal(),
+        Some(end) => Pass::documents(documents(&batch.tokens, seq, end, device)),
     };
-    let [_, _, vocab] = logits.dims();
-    let targets = tokens.narrow(1, 1, seq).reshape([rows * seq]);
-    let losses = token_losses(logits.reshape([rows * seq, vocab]), targets, ignored);
-    let nll: Vec<f32> = losses.nll.try_into_vec_as()?;
-    Ok(nll.into_iter().map(f64::from).sum())
+    let hidden = model.hidden(input, &mut pass);
+    let [_, _, d_model] = hidden.dims();
+    let total = rows * seq;
+    let hidden = hidden.reshape([1, total, d_model]);
+    let targets = tokens.narrow(1, 1, seq).reshape([total]);
+    let [vocab, _] = model.embedding.weight.dims();
+    let slice = stages.rows(total, vocab);
+    let mut nats = 0.0;
+    for start in (0..total).step_by(slice) {
+        let count = slice.min(total - start);
+        let logits = model.logits_in(hidden.clone().narrow(1, start, count), &pass);
+        let ignored = ignored.as_ref();
+        let ignored = ignored.map(|ignored| ignored.clone().narrow(0, start, count));
+        let targets = targets.clone().narrow(0, start, count);
+        let losses = token_losses(logits.reshape([count, vocab]), targets, ignored);
+        let nll: Vec<f32> = losses.nll.try_into_vec_as()?;
+        nats += nll.into_iter().map(f64::from).sum::<f64>();
+    }
+    Ok(nats)
 }
 
 #[cfg(test)]
@@ -149,8 +162,12 @@ mod tests {
         let validation = Validation::new(&tokens.validation, 7, None).unwrap();
         let mut model = DecoderConfig::new(257, 8, 2, 1).init(device).unwrap();
         model.embedding.weight = Param::from_tensor(Tensor::zeros([257, 8], device));
-        for rows in [1, 3, 100] {
-            let score = score(&model, &validation, rows, None, device).unwrap();
+        for (rows, logit_rows) in [(1, None), (3, Some(4)), (100, None)] {
+            let stages = Stages {
+                logit_rows,
+                ..Stages::default()
+            };
+            let score = score(&model, &validation, rows, None, stages, device).unwrap();
             assert_eq!(score.targets, (held_out + ends) as u64);
             assert_eq!(score.bytes, held_out as u64);
             assert!((score.loss() - 257f64.ln()).abs() < 1e-6);

@@ -67,6 +67,34 @@ fn a_mistake_is_refused_in_one_line(#[case] args: &str, #[case] words: &[&str]) 
     }
 }
 
+/// 2^24 sequences at once, of which no machine holds the activations.
+#[test]
+fn a_run_that_cannot_fit_is_refused_with_what_would() {
+    let place = Place::new();
+    let args = "--config tiny.toml --batch 16777216 --micro-batch 16777216 --device flex";
+    for command in ["plan", "train"] {
+        let message = place.refuse(&format!("{command} {args} --out run"));
+        for words in [
+            "this run needs about",
+            "flex has",
+            "--micro-batch",
+            "would fit",
+        ] {
+            assert!(message.contains(words), "no {words:?} in: {message}");
+        }
+    }
+    assert!(!place.path("run").exists());
+    let plan = place.succeed(&format!("plan {args} --ignore-memory"));
+    for words in [
+        "memory    about",
+        "activations",
+        "optimiser state",
+        "is what flex has",
+    ] {
+        assert!(plan.contains(words), "no {words:?} in:\n{plan}");
+    }
+}
+
 #[test]
 fn a_device_that_is_not_compiled_in_names_its_feature() {
     let place = Place::new();

@@ -1,0 +1,146 @@
+//! What fits and what does not.
+
+use hybridnorm_core::DecoderConfig;
+
+use super::*;
+
+/// 4 layers of width 256: 8 sequences in a micro-batch, one of which makes a step.
+fn workload() -> Workload {
+    let decoder = DecoderConfig {
+        d_ff: 1024,
+        tied: false,
+        ..DecoderConfig::new(4096, 256, 8, 4)
+    };
+    Workload {
+        model: decoder.into(),
+        optimizer: OptimizerName::AdamW,
+        seq: 256,
+        micro_batch: 8,
+        accumulation: 1,
+        stages: Stages::default(),
+        document_mask: false,
+        devices: 1,
+        host: Some(0),
+    }
+}
+
+fn total(workload: &Workload) -> u64 {
+    workload.memory().unwrap().total()
+}
+
+/// The error of a machine that has `share` of what the workload needs.
+fn refusal(workload: &Workload, share: f64) -> TooLarge {
+    let available = (total(workload) as f64 * share) as u64;
+    workload.too_large(available, "flex").unwrap().unwrap()
+}
+
+#[test]
+fn weights_gradients_and_moments_follow_the_parameters() {
+    let mut workload = workload();
+    let parameters = workload.model.num_params().unwrap().0 as u64;
+    let memory = workload.memory().unwrap();
+    assert_eq!(memory.weights, 4 * parameters);
+    assert_eq!(memory.gradients, 4 * parameters);
+    assert_eq!(memory.optimizer, 8 * parameters);
+    workload.accumulation = 2;
+    assert_eq!(workload.memory().unwrap().gradients, 8 * parameters);
+    // Embedding and head are AdamW's, the matrices of the blocks Muon's.
+    workload.optimizer = OptimizerName::Muon;
+    let outside = 2 * 4096 * 256;
+    let moments = workload.memory().unwrap().optimizer;
+    assert_eq!(moments, 4 * (parameters + outside));
+}
+
+/// HybridNorm by hand: attention keeps its input, the projections, three norms before their scale, rotated queries and keys, the values,
+/// the scores three times and the context; the feed-forward layer the input of its norm, that norm before and behind its scale, and five
+/// times its width.
+#[test]
+fn a_block_keeps_what_its_operations_say() {
+    let mut decoder = workload().model.decoder;
+    decoder.placement = "hybrid".parse().unwrap();
+    let table = Table {
+        decoder: &decoder,
+        seq: 256,
+        product: 1.0,
+    };
+    let norms = decoder.placement.layer(1, 4).unwrap();
+    let (d, f, scores, heads) = (256.0, 1024.0, 8.0 * 256.0, 8.0);
+    let attention = (1.0 + 3.0 + 3.0 + 3.0 + 1.0) * d + 3.0 * scores + 3.0 * 3.0 * heads;
+    let feed_forward = 3.0 * d + 3.0 + 5.0 * f;
+    assert_eq!(kept(&table.block(&norms, None)), attention + feed_forward);
+}
+
+#[test]
+fn a_run_that_fits_is_not_refused() {
+    let workload = workload();
+    assert_eq!(workload.too_large(total(&workload), "flex").unwrap(), None);
+}
+
+#[test]
+fn a_run_that_does_not_fit_is_told_what_would() {
+    let workload = workload();
+    let error = refusal(&workload, 0.7);
+    assert_eq!(error.needed, total(&workload));
+    let text = error.to_string();
+    for words in [
+        "flex has",
+        "`--recompute block` would fit",
+        "`--micro-batch 4`",
+        "--ignore-memory",
+    ] {
+        assert!(text.contains(words), "no {words:?} in: {text}");
+    }
+    let mut changed = workload.clone();
+    (changed.micro_batch, changed.accumulation) = (4, 2);
+    let figure = format!(
+        "`--micro-batch 4` would fit ({})",
+        in_words(total(&changed))
+    );
+    assert!(text.contains(&figure), "no {figure:?} in: {text}");
+}
+
+#[test]
+fn settings_are_named_together_where_one_is_not_enough() {
+    let workload = workload();
+    let mut least = workload.clone();
+    (least.micro_batch, least.accumulation) = (1, 8);
+    let mut recomputed = least.clone();
+    recomputed.stages.recompute = Recompute::Block;
+    let between = (total(&least).min(total(&workload)) + total(&recomputed)) / 2;
+    let text = workload.too_large(between, "flex").unwrap().unwrap();
+    assert!(text.advice.contains("--recompute block"), "{text}");
+    assert!(!text.advice.contains("would still need"), "{text}");
+}
+
+#[test]
+fn slices_of_logits_help_where_the_vocabulary_is_large() {
+    let mut workload = workload();
+    workload.model.decoder.padded_vocab_size = 65_536;
+    let text = refusal(&workload, 0.9).to_string();
+    assert!(text.contains("--logit-rows"), "{text}");
+}
+
+#[test]
+fn where_nothing_helps_the_largest_part_is_named() {
+    let text = refusal(&workload(), 0.05).to_string();
+    assert!(text.contains("would still need"), "{text}");
+    assert!(text.contains("for optimiser state"), "{text}");
+}
+
+#[test]
+fn devices_that_share_a_memory_add_up() {
+    let one = workload().memory().unwrap();
+    let two = Workload {
+        devices: 2,
+        ..workload()
+    };
+    let two = two.memory().unwrap();
+    assert_eq!(two.activations, 2 * one.activations);
+    assert_eq!((two.weights, two.process), (one.weights, one.process));
+    // On a GPU, what the process takes is elsewhere.
+    let card = Workload {
+        host: None,
+        ..workload()
+    };
+    assert_eq!(total(&card), one.total() - one.process);
+}
