@@ -229,7 +229,13 @@ impl Workload {
         let first = model.has_embedding_norm().then(|| table.norm());
         let last = model.has_final_norm()?.then(|| table.norm());
         let stream = FLOAT * tokens * model.d_model as f64;
-        let mask = if self.document_mask {
+        let composed = |layer| -> Result<bool, ConfigError> {
+            let norms = model.placement.layer(layer, model.n_layers)?;
+            Ok(!table.is_attention_fused(&norms))
+        };
+        let mut layers = 0..model.n_layers;
+        let masked = layers.try_fold(false, |any, layer| Ok(any || composed(layer)?))?;
+        let mask = if self.document_mask && masked {
             tokens * self.seq as f64
         } else {
             0.0

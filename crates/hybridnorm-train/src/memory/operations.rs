@@ -1,11 +1,14 @@
 //! What each operation of a forward pass keeps until its gradient is computed: the table to change when an operation changes.
 //!
-//! Read off the forward passes in `hybridnorm-core` and `hybridnorm-moe` and off what burn-autodiff 0.22.1 saves for each of Burn's
-//! operations: a product its factors, a root, an exponential, a sigmoid their input, sums and casts nothing. Reshapes and slices are
+//! Read off the forward passes in `hybridnorm-core` and `hybridnorm-moe`, off what the fused operations of `hybridnorm-kernels` save, and
+//! off what burn-autodiff 0.22.1 saves for each of Burn's operations: a product its factors, a root, an exponential, a sigmoid their
+//! input, sums and casts nothing. Reshapes and slices are
 //! views, so what two operations keep of one tensor is counted once, where it is kept first. `tests/memory.rs` holds the sums against
 //! measured peaks.
 
-use hybridnorm_core::{Activation, DecoderConfig, LayerNorms, NormKind, NormSite, NormSpan};
+use hybridnorm_core::{
+    Activation, DecoderConfig, LayerNorms, NormKind, NormSite, NormSpan, NormStyle,
+};
 use hybridnorm_moe::SparseConfig;
 
 /// Tensors that [`Softcap`](hybridnorm_core::DecoderConfig::attention_softcap) keeps, each as large as its input.
@@ -64,7 +67,11 @@ impl Table<'_> {
     /// A norm over the stream, its scale included.
     pub fn norm(&self) -> Operation {
         let width = self.decoder.d_model as f64;
-        let scaled = if self.decoder.norm.affine { width } else { 0.0 };
+        let style = &self.decoder.norm;
+        if is_fused(style) && style.affine {
+            return Operation::new("norm", width, 2.0 * width);
+        }
+        let scaled = if style.affine { width } else { 0.0 };
         // The input of RMSNorm, the centred one of LayerNorm; the mean square, its root and that one's inverse.
         Operation::new("norm", width + scaled + 3.0, 2.0 * width)
     }
@@ -75,8 +82,8 @@ impl Table<'_> {
         let capped = self.decoder.logit_softcap.map_or(0.0, |_| SOFTCAP * vocab);
         [
             self.linear("head", self.decoder.d_model),
-            // The shifted logits, which the exponential keeps; the logits and the exponentials, and in the backward pass two gradients.
-            Operation::new("cross-entropy", capped + vocab, 2.0 * vocab),
+            // The logits; in the backward pass their gradient.
+            Operation::new("cross-entropy", capped + vocab, vocab),
         ]
     }
 
@@ -94,6 +101,19 @@ impl Table<'_> {
         );
         let scores = (model.n_heads * self.seq) as f64;
         all.push(self.linear("query, key and value", model.d_model));
+        if self.is_attention_fused(norms) {
+            let all_heads = query + 2.0 * key;
+            // The projection as it was, and normed and rotated; in the backward pass the gradients of the latter, of the output, and of the
+            // keys and values that each query head saw.
+            all.push(Operation::new("norms and rotation", all_heads, all_heads));
+            let kept = all_heads + model.n_heads as f64;
+            all.push(Operation::new("attention", kept, all_heads + 3.0 * query));
+            if let Some(site) = sites.context {
+                all.push(self.head_norm("context norm", site, model.n_heads, true));
+            }
+            all.push(self.linear("attention output", model.n_heads * model.head_dim()));
+            return;
+        }
         // All three are views of one tensor, which stays as long as one of them does.
         let per_head = |site: Option<NormSite>| site.is_some_and(|s| s.span == NormSpan::PerHead);
         let read = model.norm.kind == NormKind::Rms
@@ -127,6 +147,15 @@ impl Table<'_> {
         all.push(self.linear("attention output", model.n_heads * model.head_dim()));
     }
 
+    /// Whether attention is the two operations of `hybridnorm-kernels`: see `attention/fused.rs` of `hybridnorm-core`.
+    pub fn is_attention_fused(&self, norms: &LayerNorms) -> bool {
+        let model = self.decoder;
+        let sites = [norms.qkv.query, norms.qkv.key, norms.qkv.value];
+        let mut sites = sites.into_iter().flatten();
+        let whole = self.product == 1.0 && model.attention_softcap.is_none() && !model.clip_normed;
+        whole && sites.all(|site| is_fused(&model.norm) && site.span == NormSpan::PerHead)
+    }
+
     /// A norm inside attention; `owns` where its input is kept by nothing else.
     fn head_norm(&self, name: &'static str, site: NormSite, heads: usize, owns: bool) -> Operation {
         let width = (heads * self.decoder.head_dim()) as f64;
@@ -138,15 +167,19 @@ impl Table<'_> {
         let own =
             owns || site.span == NormSpan::FullWidth || self.decoder.norm.kind == NormKind::Layer;
         let scaled = site.affine && self.decoder.norm.attention_affine;
+        if is_fused(&self.decoder.norm) && scaled {
+            let kept = if own { width } else { 0.0 };
+            return Operation::new(name, kept, 2.0 * width);
+        }
         let tensors = f64::from(u8::from(own) + u8::from(scaled));
         Operation::new(name, tensors * width + 3.0 * groups as f64, 2.0 * width)
     }
 
     fn dense(&self, d_ff: usize, activation: Activation, all: &mut Vec<Operation>) {
         let width = d_ff as f64;
-        // In widths: the input projection; for SwiGLU the sigmoid and the gate, for GELU what its parts keep.
+        // In widths: the input projection; for GELU what its parts keep.
         let (kept, working) = match activation {
-            Activation::SwiGlu => (4.0, 2.0),
+            Activation::SwiGlu => (2.0, 3.0),
             Activation::GeGlu => (5.0, 2.0),
             Activation::Gelu => (3.0, 2.0),
             Activation::Relu => (1.0, 1.0),
@@ -171,7 +204,7 @@ impl Table<'_> {
         // A copy of the token for each of its experts, factor of two products, and the ways there and back.
         let dispatched = copies * stream + 3.0 * copies;
         all.push(Operation::new("dispatch", dispatched, 0.0));
-        // As SwiGLU's, gate and value in tensors of their own.
+        // Gate and value in tensors of their own, the sigmoid and the gate behind it.
         let working = 2.0 * width + 2.0 * stream;
         all.push(Operation::new("experts", 4.0 * width, working));
         let down = self.product * width;
@@ -181,4 +214,9 @@ impl Table<'_> {
             self.dense(d_ff, Activation::SwiGlu, all);
         }
     }
+}
+
+/// Whether `hybridnorm-kernels` norms by one operation, where there is a scale.
+fn is_fused(style: &NormStyle) -> bool {
+    style.kind == NormKind::Rms && !style.bias
 }

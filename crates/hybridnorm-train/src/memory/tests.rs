@@ -51,9 +51,8 @@ fn weights_gradients_and_moments_follow_the_parameters() {
     assert_eq!(moments, 4 * (parameters + outside));
 }
 
-/// HybridNorm by hand: attention keeps its input, the projections, three norms before their scale, rotated queries and keys, the values,
-/// the scores three times and the context; the feed-forward layer the input of its norm, that norm before and behind its scale, and five
-/// times its width.
+/// HybridNorm by hand: attention keeps its input, the projections, what the norms and the rotation made of them, a log-sum-exp for each
+/// head and the context; the feed-forward layer the input of its norm and that norm, and three times its width.
 #[test]
 fn a_block_keeps_what_its_operations_say() {
     let mut decoder = workload().model.decoder;
@@ -64,9 +63,9 @@ fn a_block_keeps_what_its_operations_say() {
         product: 1.0,
     };
     let norms = decoder.placement.layer(1, 4).unwrap();
-    let (d, f, scores, heads) = (256.0, 1024.0, 8.0 * 256.0, 8.0);
-    let attention = (1.0 + 3.0 + 3.0 + 3.0 + 1.0) * d + 3.0 * scores + 3.0 * 3.0 * heads;
-    let feed_forward = 3.0 * d + 3.0 + 5.0 * f;
+    let (d, f, heads) = (256.0, 1024.0, 8.0);
+    let attention = (1.0 + 3.0 + 3.0 + 1.0) * d + heads;
+    let feed_forward = 2.0 * d + 3.0 * f;
     assert_eq!(kept(&table.block(&norms, None)), attention + feed_forward);
 }
 
