@@ -349,9 +349,9 @@ fn above(operations: &[Operation], tokens: f64) -> f64 {
     most
 }
 
-/// Whether what an operation kept, commonly in two tensors or more, stays with the process when it is freed.
+/// Whether what an operation kept, commonly in one tensor, stays with the process when it is freed.
 fn stays(bytes: f64) -> bool {
-    bytes < 2.0 * RETURNED
+    bytes < RETURNED
 }
 
 /// Bytes of `operations` that stay with the process when they are freed.
