@@ -80,11 +80,16 @@ fn a_run_killed_before_it_was_one_can_be_started() {
     place.succeed(&format!("{RUN} --out killed"));
 }
 
-/// As random kills, with gradients accumulated, and with experts.
+/// As random kills, with gradients accumulated, with experts, with documents kept apart.
 #[test]
-fn killed_in_the_middle_of_accumulation_or_among_experts() {
+fn killed_in_the_middle_of_accumulation_among_experts_or_documents() {
     let place = Place::new();
-    for (config, extra) in [("tiny.toml", "--micro-batch 1"), ("sparse.toml", "")] {
+    place.write_variant("masked.toml", "[data]", "[data]\ndocument_mask = true");
+    for (config, extra) in [
+        ("tiny.toml", "--micro-batch 1"),
+        ("sparse.toml", ""),
+        ("masked.toml", ""),
+    ] {
         let args =
             format!("--config {config} {extra} --eval-every 0 --steps 40 --checkpoint-every 3");
         place.succeed(&format!("{args} --out whole-{config}"));
@@ -112,6 +117,59 @@ fn killed_in_the_middle_of_accumulation_or_among_experts() {
         let [whole, killed] = [format!("whole-{config}"), name].map(|run| {
             let run = place.path(&run);
             (checkpoint(&run, 40), figures(&run))
+        });
+        assert!(whole == killed, "{config}");
+    }
+}
+
+/// How many threads compute is no part of a run: it is killed on one, goes on with three, and ends in the bytes that two gave.
+#[test]
+fn resumed_by_another_number_of_threads() {
+    let place = Place::new();
+    for config in ["tiny.toml", "sparse.toml"] {
+        // Matrices that are large enough to be shared out.
+        let mut wide = std::fs::read_to_string(place.path(config)).unwrap();
+        for (small, large) in [
+            ("d_model = 16", "d_model = 128"),
+            ("d_ff = 32", "d_ff = 192"),
+            ("d_ff = 12", "d_ff = 96"),
+            (
+                "\nbatch = 2\nmicro_batch = 2",
+                "\nbatch = 32\nmicro_batch = 32",
+            ),
+        ] {
+            wide = wide.replace(small, large);
+        }
+        place.write(config, wide);
+        let args = format!("--config {config} --eval-every 0 --steps 12 --checkpoint-every 4");
+        let with = |threads: &str, args: &str| {
+            let mut command = place.command(args);
+            command.env("RAYON_NUM_THREADS", threads);
+            command
+        };
+        let whole = format!("{args} --out whole-{config}");
+        assert!(with("2", &whole).output().unwrap().status.success());
+        let mut child = with("1", &format!("{args} --out killed-{config}"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let began = Instant::now();
+        while !place
+            .path(&format!("killed-{config}/checkpoints/step-4"))
+            .exists()
+        {
+            assert!(began.elapsed() < Duration::from_secs(60), "no progress");
+            sleep(Duration::from_millis(1));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let resumed = with("3", &format!("--out killed-{config} --resume")).output();
+        let resumed = resumed.unwrap();
+        assert!(resumed.status.success(), "{resumed:?}");
+        let [whole, killed] = ["whole", "killed"].map(|run| {
+            let run = place.path(&format!("{run}-{config}"));
+            (checkpoint(&run, 12), figures(&run))
         });
         assert!(whole == killed, "{config}");
     }
