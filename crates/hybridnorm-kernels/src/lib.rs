@@ -1,5 +1,6 @@
 //! Operations that Burn lacks: for models with sparse experts, matrix products of rows with the matrix of their own group, and the
-//! way of tokens to their experts and back, each with its own gradient; for training, a step of AdamW in one pass.
+//! way of tokens to their experts and back; for training, RMSNorm, the norms of queries, keys and values with their rotation, attention,
+//! SwiGLU and cross-entropy, each with its own gradient, and a step of AdamW in one pass.
 //!
 //! [`KernelOps`] is one trait over Burn's backends. Its default bodies are compositions of Burn's operations and *define* what each
 //! operation computes; a backend family overrides what it can do faster. Everything here takes and gives plain [`Tensor`]s.
@@ -23,6 +24,7 @@ mod groups;
 mod host;
 #[allow(deprecated)] // Burn's word for ndarray, which stays supported here
 mod ops;
+pub mod profile;
 mod qkv;
 mod reference;
 mod rms_norm;
@@ -108,6 +110,11 @@ pub fn combine(y: Tensor<2>, weights: Tensor<2>, routes: &Routes) -> Tensor<2> {
         routes.order.clone().into_dispatch(),
         routes.places.clone().into_dispatch(),
     ))
+}
+
+/// The sum of all squares, `[1]`: of which the root is the norm of a gradient.
+pub fn square_sum<const D: usize>(x: Tensor<D>) -> Tensor<1> {
+    Tensor::from_dispatch(Dispatch::square_sum(x.into_dispatch()))
 }
 
 /// The columns of the `k` largest values of each row, largest first; among equal values the lower column comes first, on every

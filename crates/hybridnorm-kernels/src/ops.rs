@@ -82,6 +82,12 @@ pub trait KernelOps: Backend {
         compose::adamw::<Self>(weight, grad, [first, second], step)
     }
 
+    /// See [`square_sum`](crate::square_sum).
+    #[fusion(default)]
+    fn square_sum(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        Self::float_sum(Self::float_mul(x.clone(), x))
+    }
+
     /// See [`rms_norm`](crate::rms_norm()).
     #[fusion(default)]
     fn rms_norm(

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Bool, DType, Device, Int, Tensor, TensorData, activation};
 use hybridnorm_kernels::{
-    AttentionSpec, QkvSpec, attention, cross_entropy, qkv_norm_rope, rms_norm, swiglu,
+    AttentionSpec, QkvSpec, attention, cross_entropy, qkv_norm_rope, rms_norm, square_sum, swiglu,
 };
 use hybridnorm_testing::{apply, every_device, largest, largest_difference, open, values};
 
@@ -129,6 +129,19 @@ fn views_are_read_as_they_are(#[case] device: &Device) {
         |x| flat(swiglu(of(&x))),
         |x| flat(plain_swiglu(of(&x))),
     );
+}
+
+#[apply(every_device!)]
+fn squares_are_summed(#[case] device: &Device, #[values(1, 17, 70_001)] n: usize) {
+    let x: Vec<f64> = numbers(n, 14)
+        .iter()
+        .map(|x| f64::from(*x as f32))
+        .collect();
+    let exact: f64 = x.iter().map(|x| x * x).sum();
+    let tensor = Tensor::<1>::from_data(TensorData::new(x, [n]), (device, DType::F32));
+    let found = values(square_sum(tensor))[0];
+    let roundings = (found / exact - 1.0).abs() / f64::from(f32::EPSILON) * 2.0;
+    assert!(roundings <= ROUNDINGS, "{roundings} roundings");
 }
 
 fn plain_swiglu<const D: usize>(h: Tensor<D>) -> Tensor<D> {

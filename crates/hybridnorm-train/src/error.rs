@@ -86,6 +86,14 @@ pub enum Error {
     /// A part of the program broke down; its own message was printed before.
     #[error("{0} panicked: please report this as a bug")]
     Panicked(&'static str),
+    /// A process that this one started failed.
+    #[error("{what}: {reason}")]
+    Child {
+        /// What it was to do.
+        what: String,
+        /// What it said.
+        reason: String,
+    },
     /// Standard output is gone.
     #[error("cannot write to standard output: {0}")]
     Output(io::Error),
@@ -169,6 +177,7 @@ impl Error {
             | Self::Verification { .. }
             | Self::DamagedCheckpoints { .. }
             | Self::Panicked(_)
+            | Self::Child { .. }
             | Self::Output(_) => 1,
         }
     }

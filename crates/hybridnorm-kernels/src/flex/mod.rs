@@ -19,6 +19,7 @@ use crate::adamw::AdamWStep;
 use crate::attention::AttentionSpec;
 use crate::groups::Groups;
 use crate::ops::KernelOps;
+use crate::profile::{Work, timed};
 use crate::qkv::{Constants, QkvSpec};
 use crate::reference::reference_ops;
 use crate::{compose, host};
@@ -54,7 +55,7 @@ impl KernelOps for Flex {
         step: AdamWStep,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         let mut tensors = [weight, grad, first, second];
-        let done = adamw::adamw(&mut tensors, step);
+        let done = timed(Work::Optimizer, || adamw::adamw(&mut tensors, step));
         let [weight, grad, first, second] = tensors;
         match done {
             Some(()) => (weight, first, second),
@@ -62,12 +63,17 @@ impl KernelOps for Flex {
         }
     }
 
+    fn square_sum(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        fast(Work::Optimizer, || rms_norm::square_sum(&x))
+            .unwrap_or_else(|| Self::float_sum(Self::float_mul(x.clone(), x)))
+    }
+
     fn rms_norm(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         epsilon: f64,
     ) -> FloatTensor<Self> {
-        fast(|| rms_norm::forward(&x, &weight, epsilon))
+        fast(Work::RmsNorm, || rms_norm::forward(&x, &weight, epsilon))
             .unwrap_or_else(|| crate::rms_norm::forward::<Self>(x, weight, epsilon))
     }
 
@@ -77,8 +83,10 @@ impl KernelOps for Flex {
         dy: FloatTensor<Self>,
         epsilon: f64,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        fast(|| rms_norm::backward([&x, &weight, &dy], epsilon))
-            .unwrap_or_else(|| crate::rms_norm::backward::<Self>(x, weight, dy, epsilon))
+        fast(Work::RmsNorm, || {
+            rms_norm::backward([&x, &weight, &dy], epsilon)
+        })
+        .unwrap_or_else(|| crate::rms_norm::backward::<Self>(x, weight, dy, epsilon))
     }
 
     fn qkv_norm_rope(
@@ -92,7 +100,7 @@ impl KernelOps for Flex {
     ) -> FloatTensor<Self> {
         let weights = [query, key, value];
         let with = Constants { weights, cos, sin };
-        fast(|| qkv::forward(&qkv, &with, spec))
+        fast(Work::QkvNormRope, || qkv::forward(&qkv, &with, spec))
             .unwrap_or_else(|| crate::qkv::forward::<Self>(qkv, with, spec))
     }
 
@@ -113,8 +121,9 @@ impl KernelOps for Flex {
     ) {
         let weights = [query, key, value];
         let with = Constants { weights, cos, sin };
-        let (dqkv, [dquery, dkey, dvalue]) = fast(|| qkv::backward(&qkv, &with, &dy, spec))
-            .unwrap_or_else(|| crate::qkv::backward::<Self>(qkv, with, dy, spec));
+        let (dqkv, [dquery, dkey, dvalue]) =
+            fast(Work::QkvNormRope, || qkv::backward(&qkv, &with, &dy, spec))
+                .unwrap_or_else(|| crate::qkv::backward::<Self>(qkv, with, dy, spec));
         (dqkv, dquery, dkey, dvalue)
     }
 
@@ -125,8 +134,10 @@ impl KernelOps for Flex {
         spec: AttentionSpec,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
         let documents = by_document.then_some(documents);
-        fast(|| attention::forward(&qkv, documents.as_ref(), spec))
-            .unwrap_or_else(|| crate::attention::forward::<Self>(qkv, documents, spec))
+        fast(Work::Attention, || {
+            attention::forward(&qkv, documents.as_ref(), spec)
+        })
+        .unwrap_or_else(|| crate::attention::forward::<Self>(qkv, documents, spec))
     }
 
     fn causal_attention_backward(
@@ -139,21 +150,27 @@ impl KernelOps for Flex {
     ) -> FloatTensor<Self> {
         let documents = by_document.then_some(documents);
         let given = [lse, dout];
-        fast(|| attention::backward(&qkv, documents.as_ref(), &given, spec))
-            .unwrap_or_else(|| crate::attention::backward::<Self>(qkv, documents, given, spec))
+        fast(Work::Attention, || {
+            attention::backward(&qkv, documents.as_ref(), &given, spec)
+        })
+        .unwrap_or_else(|| crate::attention::backward::<Self>(qkv, documents, given, spec))
     }
 
     fn swiglu(h: FloatTensor<Self>) -> FloatTensor<Self> {
-        fast(|| swiglu::forward(&h)).unwrap_or_else(|| crate::swiglu::forward::<Self>(h))
+        fast(Work::SwiGlu, || swiglu::forward(&h))
+            .unwrap_or_else(|| crate::swiglu::forward::<Self>(h))
     }
 
     fn swiglu_backward(h: FloatTensor<Self>, dy: FloatTensor<Self>) -> FloatTensor<Self> {
-        fast(|| swiglu::backward(&h, &dy)).unwrap_or_else(|| crate::swiglu::backward::<Self>(h, dy))
+        fast(Work::SwiGlu, || swiglu::backward(&h, &dy))
+            .unwrap_or_else(|| crate::swiglu::backward::<Self>(h, dy))
     }
 
     fn cross_entropy(logits: FloatTensor<Self>, targets: IntTensor<Self>) -> FloatTensor<Self> {
-        fast(|| cross_entropy::forward(&logits, &targets))
-            .unwrap_or_else(|| crate::cross_entropy::forward::<Self>(logits, targets))
+        fast(Work::CrossEntropy, || {
+            cross_entropy::forward(&logits, &targets)
+        })
+        .unwrap_or_else(|| crate::cross_entropy::forward::<Self>(logits, targets))
     }
 
     fn cross_entropy_backward(
@@ -162,9 +179,10 @@ impl KernelOps for Flex {
         both: FloatTensor<Self>,
         upstream: FloatTensor<Self>,
     ) -> FloatTensor<Self> {
-        fast(|| cross_entropy::backward(&logits, &targets, &both, &upstream)).unwrap_or_else(|| {
-            crate::cross_entropy::backward::<Self>(logits, targets, both, upstream)
+        fast(Work::CrossEntropy, || {
+            cross_entropy::backward(&logits, &targets, &both, &upstream)
         })
+        .unwrap_or_else(|| crate::cross_entropy::backward::<Self>(logits, targets, both, upstream))
     }
 
     /// Burn's sorts every row.
@@ -183,10 +201,10 @@ impl KernelOps for Flex {
 }
 
 /// What `path` gives, unless the compositions are asked for.
-fn fast<T>(path: impl FnOnce() -> Option<T>) -> Option<T> {
+fn fast<T>(work: Work, path: impl FnOnce() -> Option<T>) -> Option<T> {
     match reference_ops() {
         true => None,
-        false => path(),
+        false => timed(work, path),
     }
 }
 

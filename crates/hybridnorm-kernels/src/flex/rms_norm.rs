@@ -26,6 +26,15 @@ pub(super) fn row_gradient(dx: &mut [f32], x: &[f32], g: &[f32], inverse: f32) {
     }
 }
 
+/// The sum of all squares, block by block in f32, the blocks in f64 and in their order.
+pub(super) fn square_sum(x: &FlexTensor) -> Option<FlexTensor> {
+    let x = x.to_contiguous();
+    let blocks = x.as_slice::<f32>()?.par_chunks(BLOCK);
+    let sums: Vec<f32> = blocks.map(|x| vectorized(|| dot(x, x))).collect();
+    let sum: f64 = sums.into_iter().map(f64::from).sum();
+    Some(super::new(vec![sum as f32], [1], DType::F32))
+}
+
 /// `None` where a tensor is not f32.
 pub(super) fn forward(x: &FlexTensor, weight: &FlexTensor, epsilon: f64) -> Option<FlexTensor> {
     let (x, weight) = (x.to_contiguous(), weight.to_contiguous());

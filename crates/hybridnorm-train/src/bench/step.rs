@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use hybridnorm_core::{ConfigError, DecoderConfig};
+use hybridnorm_kernels::profile;
 use hybridnorm_moe::ModelConfig;
 use rand::SeedableRng;
 use rand::rand_core::Rng;
@@ -168,9 +169,13 @@ impl StepBench {
         let mut milliseconds = Vec::new();
         let mut loss = f64::NAN;
         let mut reserved = None;
+        let mut before = profile::times();
         for step in 1..=self.warmup.saturating_add(self.steps) {
             let batch = self.tokens(step, &device);
             finish(&device, step)?;
+            if step == self.warmup + 1 {
+                before = profile::times();
+            }
             let started = Instant::now();
             let micro_batches = self.micro_batches(batch).map(Ok);
             let gradients = StepGradients::of(&model, micro_batches, &Replicas::default(), step)?;
@@ -187,10 +192,14 @@ impl StepBench {
         }
         let step_ms = Spread::of(&milliseconds)
             .ok_or_else(|| ConfigError::new("steps", self.steps, "at least 1"))?;
+        let spent = profile::times().into_iter().zip(before);
+        let each = spent.map(|(after, before)| (after - before).as_secs_f64() * 1e3);
+        let operations = each.map(|ms| ms / self.steps as f64).collect();
         Ok(Figures {
             step_ms,
             loss,
             reserved,
+            operations,
         })
     }
 
@@ -255,6 +264,8 @@ pub(super) struct Figures {
     pub loss: f64,
     /// Most bytes Burn's allocator had reserved after a step, where it reports them.
     pub reserved: Option<u64>,
+    /// Milliseconds of a step in each of [`Work::ALL`](profile::Work::ALL).
+    pub operations: Vec<f64>,
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use core::fmt;
 
 use hybridnorm_core::ConfigError;
+use hybridnorm_kernels::profile::Work;
 use serde::Serialize;
 
 use super::machine::{self, Peak};
@@ -89,6 +90,17 @@ pub struct StepReport {
     pub peak_bytes_is: &'static str,
     /// What `plan` would have predicted for it; `None` where the process has no part in it.
     pub predicted_peak_bytes: Option<u64>,
+    /// Where the time of a step went, as far as it is known: the fast paths of `flex`. Empty on other devices.
+    pub operations: Vec<OperationTime>,
+}
+
+/// What an operation takes of a step, forward and backward.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct OperationTime {
+    /// What it is.
+    pub name: &'static str,
+    /// Milliseconds of a step, the mean.
+    pub ms: f64,
 }
 
 impl StepReport {
@@ -142,6 +154,12 @@ impl StepReport {
                 true => Some(bench.memory()?.total()),
                 false => None,
             },
+            operations: Work::ALL
+                .into_iter()
+                .zip(&figures.operations)
+                .filter(|(_, ms)| **ms > 0.0)
+                .map(|((_, name), ms)| OperationTime { name, ms: *ms })
+                .collect(),
         })
     }
 }
@@ -180,10 +198,21 @@ impl fmt::Display for StepReport {
             ),
             None => writeln!(f, "memory    {}", self.peak_bytes_is),
         }?;
-        match self.predicted_peak_bytes {
-            Some(bytes) => writeln!(f, "          {} predicted", in_words(bytes)),
-            None => Ok(()),
+        if let Some(bytes) = self.predicted_peak_bytes {
+            writeln!(f, "          {} predicted", in_words(bytes))?;
         }
+        let mut rest = self.step_ms;
+        for OperationTime { name, ms } in &self.operations {
+            let share = 100.0 * ms / self.step_ms;
+            writeln!(f, "          {ms:9.2} ms {share:5.1} %  {name}")?;
+            rest -= ms;
+        }
+        if !self.operations.is_empty() {
+            let share = 100.0 * rest / self.step_ms;
+            let what = "the rest: matrix products, residual sums, embedding, the loop";
+            writeln!(f, "          {rest:9.2} ms {share:5.1} %  {what}")?;
+        }
+        Ok(())
     }
 }
 
@@ -197,6 +226,7 @@ mod tests {
             step_ms: Spread::of(&[400.0, 500.0, 600.0]).unwrap(),
             loss: 8.5,
             reserved: None,
+            operations: vec![25.0, 0.0],
         };
         let spec = "flex".parse().unwrap();
         StepReport::new(&StepBench::default(), &spec, String::new(), &figures, peak).unwrap()
@@ -216,7 +246,16 @@ mod tests {
         for key in ["p10_ms", "p90_ms", "loss", "params", "device", "placement"] {
             assert!(!json[key].is_null(), "{key}");
         }
-        assert!(report(peak).to_string().contains("2048.0 tokens/s"));
+        assert_eq!(
+            json["operations"],
+            serde_json::json!([{"name": "norms", "ms": 25.0}])
+        );
+        let text = report(peak).to_string();
+        assert!(text.contains("2048.0 tokens/s"), "{text}");
+        assert!(
+            text.contains("5.0 %  norms") && text.contains("95.0 %  the rest"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 use hybridnorm_core::{ConfigError, PLACEMENTS, Placement};
 use hybridnorm_moe::{ModelConfig, SparseConfig};
 
+use super::bench_placements::{self, PlacementsFlags};
 use super::flags::{one_of, optimizer_help};
 use crate::bench::StepBench;
 use crate::device::DeviceSpec;
@@ -19,6 +20,8 @@ use crate::recipe::OptimizerName;
 pub enum Bench {
     /// One training step on random tokens: forward, loss, backward, gradient norm, clipping, optimiser
     Step(Box<StepFlags>),
+    /// That step with one placement after the other: what the norms cost
+    Placements(PlacementsFlags),
 }
 
 /// The flags of `bench step`. The defaults are those of [`StepBench`].
@@ -92,6 +95,7 @@ pub struct StepFlags {
 pub(super) fn run(bench: &Bench, out: &mut impl Write) -> Result<(), Error> {
     match bench {
         Bench::Step(flags) => step(flags, out),
+        Bench::Placements(flags) => bench_placements::run(flags, out),
     }
 }
 
@@ -223,7 +227,9 @@ mod tests {
 
     fn resolve(args: &str) -> Result<StepBench, Error> {
         let args = ["bench", "step"].into_iter().chain(args.split_whitespace());
-        let Bench::Step(flags) = Program::try_parse_from(args).unwrap().bench;
+        let Bench::Step(flags) = Program::try_parse_from(args).unwrap().bench else {
+            panic!("not a step");
+        };
         flags.resolve()
     }
 

@@ -7,6 +7,7 @@
 
 mod batch;
 mod bench;
+mod bench_placements;
 mod device_flags;
 mod devices;
 mod flags;
@@ -34,6 +35,7 @@ use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
 pub use bench::{Bench, StepFlags};
+pub use bench_placements::PlacementsFlags;
 pub use device_flags::DeviceFlags;
 pub use devices::{DevicesFlags, backends_page};
 pub use flags::RunFlags;
@@ -138,6 +140,11 @@ fn refuse(error: &clap::Error, out: &mut impl Write) -> Result<(), Error> {
     ) {
         return write!(out, "{}", error.render()).map_err(Error::Output);
     }
+    Err(Error::Usage(in_one_line(error)))
+}
+
+/// What clap has to say of wrong flags, without its advice.
+fn in_one_line(error: &clap::Error) -> String {
     let text = error.render().to_string();
     let lines: Vec<&str> = text
         .lines()
@@ -146,8 +153,7 @@ fn refuse(error: &clap::Error, out: &mut impl Write) -> Result<(), Error> {
         .filter(|line| !line.is_empty())
         .collect();
     let text = lines.join("; ");
-    let text = text.strip_prefix("error: ").unwrap_or(&text).to_string();
-    Err(Error::Usage(text))
+    text.strip_prefix("error: ").unwrap_or(&text).to_string()
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::optim::GradientsParams;
 use burn::tensor::{FloatDType, Tensor, TensorReadError};
+use hybridnorm_kernels::square_sum;
 
 /// L2 norms of one step's gradients, in the order of the module's parameters.
 #[derive(Debug, Clone, PartialEq)]
@@ -56,7 +57,7 @@ impl ModuleVisitor for SquareSums<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         if let Some(grad) = self.grads.get::<D>(param.id) {
             self.ids.push(param.id);
-            self.sums.push(grad.cast(FloatDType::F32).square().sum());
+            self.sums.push(square_sum(grad.cast(FloatDType::F32)));
         }
     }
 }

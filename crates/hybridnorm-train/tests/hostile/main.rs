@@ -100,12 +100,12 @@ fn manifests_and_states_that_somebody_made_up() {
         let made_up =
             json!({"format": FORMAT, "files": [{"name": entry, "bytes": 1, "blake3": "00"}]});
         fs::write(dir.join("manifest.json"), made_up.to_string()).unwrap();
-        assert_clear(&Manifest::verify(&dir).unwrap_err());
+        assert_clear(&Manifest::verify(dir).unwrap_err());
     }
     // A manifest of gigabytes is not read to its end.
     let file = fs::File::create(dir.join("manifest.json")).unwrap();
     file.set_len(8 << 30).unwrap();
-    assert_clear(&Manifest::verify(&dir).unwrap_err());
+    assert_clear(&Manifest::verify(dir).unwrap_err());
 }
 
 #[test]
