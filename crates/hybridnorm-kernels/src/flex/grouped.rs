@@ -8,6 +8,9 @@ use rayon::prelude::*;
 use super::product::{Matrix, product, strided};
 use crate::groups::Groups;
 
+/// Rows of a block: a height that a product is fast at. It does not follow the number of threads, on which the roundings must not depend.
+const BLOCK: usize = 128;
+
 pub(super) fn matmul(x: &FlexTensor, weights: &FlexTensor, groups: &Groups) -> FlexTensor {
     let x = x.to_contiguous();
     let [rows, d_in] = [0, 1].map(|dim| x.layout().shape()[dim]);
@@ -23,11 +26,10 @@ pub(super) fn matmul(x: &FlexTensor, weights: &FlexTensor, groups: &Groups) -> F
     let x = Matrix::new(x.as_slice().unwrap_or(&[]), [rows, d_in], [d_in, 1]);
     let mut out = vec![0f32; rows * d_out];
     let mut rest = out.as_mut_slice();
-    let block = rows_in_block(groups);
     let mut tasks = Vec::new();
     for (group, range) in groups.ranges().enumerate() {
-        for start in range.clone().step_by(block) {
-            let range = start..range.end.min(start + block);
+        for start in range.clone().step_by(BLOCK) {
+            let range = start..range.end.min(start + BLOCK);
             let (mine, others) = rest.split_at_mut(range.len() * d_out);
             rest = others;
             let weight = Matrix::new(&weight_values[group * step..], [d_in, d_out], [row, column]);
@@ -48,7 +50,6 @@ pub(super) fn outer(x: &FlexTensor, dy: &FlexTensor, groups: &Groups) -> FlexTen
     let dy = Matrix::new(dy.as_slice().unwrap_or(&[]), [rows, d_out], [d_out, 1]);
     // Those of groups without rows stay zero.
     let mut out = vec![0f32; groups.len() * d_in * d_out];
-    let block = rows_in_block(groups);
     let mut tasks = Vec::new();
     for (out, range) in out
         .chunks_exact_mut((d_in * d_out).max(1))
@@ -58,7 +59,7 @@ pub(super) fn outer(x: &FlexTensor, dy: &FlexTensor, groups: &Groups) -> FlexTen
             continue;
         }
         let (columns, dy) = (x.rows(range.clone()).transposed(), dy.rows(range.clone()));
-        let parts = range.len().div_ceil(block).min(d_in);
+        let parts = range.len().div_ceil(BLOCK).min(d_in);
         let height = d_in.div_ceil(parts);
         for (part, out) in out.chunks_mut(height * d_out).enumerate() {
             let start = part * height;
@@ -69,9 +70,4 @@ pub(super) fn outer(x: &FlexTensor, dy: &FlexTensor, groups: &Groups) -> FlexTen
         .into_par_iter()
         .for_each(|(out, columns, dy)| product(out, columns, dy));
     super::new(out, [groups.len(), d_in, d_out], DType::F32)
-}
-
-/// Rows of a block: several blocks for each thread, of a height that a product is still fast at.
-fn rows_in_block(groups: &Groups) -> usize {
-    (groups.rows() / (4 * rayon::current_num_threads())).clamp(32, 512)
 }
