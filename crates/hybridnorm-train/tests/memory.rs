@@ -31,11 +31,11 @@ fn peaks(args: &str) -> (f64, f64) {
 #[case::context_norm("--placement qkvc-post --kv-heads 4 --batch 8")]
 #[case::experts("--experts 8 --top-k 2 --ffn 256 --batch 8")]
 #[case::many_experts("--experts 64 --top-k 4 --ffn 256 --seq 128")]
-#[case::accumulation("--layers 8 --batch 8 --micro-batch 2")]
-#[case::logits_in_slices("--vocab 16384 --logit-rows 128")]
+#[case::accumulation("--layers 8 --batch 12 --micro-batch 4")]
+#[case::logits_in_slices("--vocab 16384 --logit-rows 128 --batch 6")]
 #[case::recomputed("--layers 8 --batch 16 --recompute block")]
 #[case::recomputed_long("--seq 1024 --batch 8 --vocab 256 --recompute block")]
-#[case::recomputed_and_accumulated("--d-model 512 --batch 8 --micro-batch 2 --recompute block")]
+#[case::recomputed_and_accumulated("--d-model 512 --batch 12 --micro-batch 4 --recompute block")]
 #[case::muon("--optimizer muon --batch 8")]
 fn the_peak_is_predicted_within_15_percent(#[case] args: &str) {
     if !cfg!(all(feature = "flex", target_os = "linux")) {

@@ -17,7 +17,10 @@ impl Peak {
     pub fn of(spec: &DeviceSpec, reserved: Option<u64>) -> Self {
         let (bytes, meaning) = if spec.row().in_host_memory {
             match peak_memory() {
-                Some(bytes) => (Some(bytes), "largest resident set of the whole process"),
+                Some(bytes) => (
+                    Some(bytes),
+                    "largest resident set of the whole process, without its program file",
+                ),
                 None => (
                     None,
                     "not known: only Linux tells a process its largest resident set",
