@@ -1,6 +1,6 @@
 //! How much memory a run takes, by component, before it starts.
 //!
-//! The sums are arithmetic on the [table of operations](operations). Two things are not: the process without a model, which was measured,
+//! The sums are arithmetic on the table of operations (`operations.rs`). Two things are not: the process without a model, which was measured,
 //! and that memory which was freed stays with the process. glibc gives blocks of 32 MiB and more back to the system; the holes that
 //! smaller ones leave are filled by blocks of their size only, so the gradients of one step and the activations of the next take their
 //! room side by side. Burn's pools on a GPU keep memory likewise, but nothing was measured there.
