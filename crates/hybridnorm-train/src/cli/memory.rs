@@ -59,7 +59,7 @@ impl MemoryPlan {
     }
 }
 
-/// Bytes of text and tokens in memory. Prepared data is mapped, and the system may take that back.
+/// Bytes of text and tokens in memory. Prepared data is read piece by piece.
 fn data(run: &ReadyRun) -> u64 {
     let text: u64 = run.texts.iter().map(|text| text.len() as u64).sum();
     let tokens = match run.request.sources {
