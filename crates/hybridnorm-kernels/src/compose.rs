@@ -96,6 +96,10 @@ pub(crate) fn combine_dweights<B: Backend>(
     B::float_reshape(dots, Shape::from([tokens, copies / tokens]))
 }
 
+pub(crate) fn square_sum<B: Backend>(x: Float<B>) -> Float<B> {
+    B::float_sum(B::float_mul(x.clone(), x))
+}
+
 pub(crate) fn adamw<B: Backend>(
     weight: Float<B>,
     grad: Float<B>,

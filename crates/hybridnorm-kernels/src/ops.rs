@@ -85,7 +85,7 @@ pub trait KernelOps: Backend {
     /// See [`square_sum`](crate::square_sum).
     #[fusion(default)]
     fn square_sum(x: FloatTensor<Self>) -> FloatTensor<Self> {
-        Self::float_sum(Self::float_mul(x.clone(), x))
+        compose::square_sum::<Self>(x)
     }
 
     /// See [`rms_norm`](crate::rms_norm()).

@@ -1,20 +1,11 @@
 //! Each operation against sums written out in f64, forward and backward, on every compiled-in device.
 
+mod numbers;
+
 use burn::tensor::{Device, Gradients, Int, Tensor, TensorData};
 use hybridnorm_kernels::{Groups, Routes, combine, dispatch, grouped_matmul, top_k};
 use hybridnorm_testing::{apply, every_device, largest, largest_difference, values};
-
-/// Numbers from −1 to 1 without a pattern that could hide a wrong index.
-fn numbers(n: usize, seed: u64) -> Vec<f64> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        f64::from((state >> 40) as f32 / (1u64 << 23) as f32 - 1.0)
-    };
-    (0..n).map(|_| next()).collect()
-}
+use numbers::numbers;
 
 fn tensor<const D: usize>(values: &[f64], shape: [usize; D], device: &Device) -> Tensor<D> {
     let tensor = Tensor::from_data(TensorData::new(values.to_vec(), shape), device);

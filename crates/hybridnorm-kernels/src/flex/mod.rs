@@ -65,7 +65,7 @@ impl KernelOps for Flex {
 
     fn square_sum(x: FloatTensor<Self>) -> FloatTensor<Self> {
         fast(Work::Optimizer, || rms_norm::square_sum(&x))
-            .unwrap_or_else(|| Self::float_sum(Self::float_mul(x.clone(), x)))
+            .unwrap_or_else(|| compose::square_sum::<Self>(x))
     }
 
     fn rms_norm(

@@ -10,6 +10,7 @@ use hybridnorm_kernels::profile::Work;
 use serde_json::Value;
 
 use super::Cli;
+use crate::bench::Spread;
 use crate::error::Error;
 
 /// The flags of `bench placements`.
@@ -121,13 +122,14 @@ fn table(
     for (placement, found) in placements.iter().zip(rounds) {
         let beside = found.iter().zip(&rounds[0]);
         let ratios = beside.map(|(own, first)| first.tokens_per_s / own.tokens_per_s);
-        let mut ratios: Vec<f64> = ratios.collect();
-        let ratio = median(&mut ratios);
-        let (least, most) = (ratios[0], ratios[ratios.len() - 1]);
-        let mut speeds: Vec<f64> = found.iter().map(|own| own.tokens_per_s).collect();
-        let of = |mut values: Vec<f64>, scale: f64, unit: &str| match values.is_empty() {
+        let ratios: Vec<f64> = ratios.collect();
+        let ratio = median(&ratios);
+        let least = ratios.iter().copied().fold(f64::INFINITY, f64::min);
+        let most = ratios.iter().copied().fold(0.0, f64::max);
+        let speeds: Vec<f64> = found.iter().map(|own| own.tokens_per_s).collect();
+        let of = |values: Vec<f64>, scale: f64, unit: &str| match values.is_empty() {
             true => "not known".to_string(),
-            false => format!("{:.1}{unit}", median(&mut values) * scale),
+            false => format!("{:.1}{unit}", median(&values) * scale),
         };
         let peak = found.iter().filter_map(|own| own.peak_bytes).collect();
         let share = |at: usize| {
@@ -139,7 +141,7 @@ fn table(
         writeln!(
             out,
             "| {placement} | {:.0} | {ratio:.2} ({least:.2}–{most:.2}) | {} | {} | {} |",
-            median(&mut speeds),
+            median(&speeds),
             of(peak, 1.0 / f64::from(1 << 20), ""),
             of(share(0), 100.0, " %"),
             of(share(1), 100.0, " %"),
@@ -148,13 +150,9 @@ fn table(
     Ok(())
 }
 
-fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    match values.len() % 2 {
-        1 => values[middle],
-        _ => f64::midpoint(values[middle - 1], values[middle]),
-    }
+/// The median of at least one value.
+fn median(values: &[f64]) -> f64 {
+    Spread::of(values).map_or(f64::NAN, |spread| spread.median)
 }
 
 #[cfg(test)]

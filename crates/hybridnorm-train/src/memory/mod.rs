@@ -11,7 +11,7 @@ mod report;
 #[cfg(test)]
 mod tests;
 
-use hybridnorm_core::ConfigError;
+use hybridnorm_core::{ConfigError, LayerNorms};
 use hybridnorm_moe::ModelConfig;
 
 pub use fit::TooLarge;
@@ -226,20 +226,15 @@ impl Workload {
                 Precision::Bf16 => 0.5,
             },
         };
-        let blocks = (0..model.n_layers).map(|layer| {
-            let norms = model.placement.layer(layer, model.n_layers)?;
-            Ok(table.block(&norms, self.model.sparse_at(layer)))
-        });
-        let blocks: Vec<Vec<Operation>> = blocks.collect::<Result<_, ConfigError>>()?;
+        let norms = (0..model.n_layers).map(|layer| model.placement.layer(layer, model.n_layers));
+        let norms: Vec<LayerNorms> = norms.collect::<Result<_, _>>()?;
+        let blocks = norms.iter().enumerate();
+        let blocks = blocks.map(|(layer, norms)| table.block(norms, self.model.sparse_at(layer)));
+        let blocks: Vec<Vec<Operation>> = blocks.collect();
         let first = model.has_embedding_norm().then(|| table.norm());
         let last = model.has_final_norm()?.then(|| table.norm());
         let stream = FLOAT * tokens * model.d_model as f64;
-        let composed = |layer| -> Result<bool, ConfigError> {
-            let norms = model.placement.layer(layer, model.n_layers)?;
-            Ok(!table.is_attention_fused(&norms))
-        };
-        let mut layers = 0..model.n_layers;
-        let masked = layers.try_fold(false, |any, layer| Ok(any || composed(layer)?))?;
+        let masked = norms.iter().any(|norms| !table.is_attention_fused(norms));
         let mask = if self.document_mask && masked {
             tokens * self.seq as f64
         } else {
