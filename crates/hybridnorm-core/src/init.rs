@@ -13,9 +13,9 @@
 //!
 //! with s = 1/√(2.5·d) unless given, L layers, l the 1-based layer; everything truncated at three deviations.
 
-use burn::module::Param;
+use burn::module::{Param, ParamId};
 use burn::nn::{Embedding, Linear};
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Shape, Tensor, TensorData};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
@@ -136,6 +136,7 @@ pub struct Initializer {
     n_layers: usize,
     layer: usize,
     path: String,
+    blank: bool,
 }
 
 impl Initializer {
@@ -168,7 +169,35 @@ impl Initializer {
             n_layers,
             layer: 0,
             path: String::new(),
+            blank: false,
         })
+    }
+
+    /// The same rule, but nothing is drawn: matrices are zeros that take no memory until they are looked at. For a loader, which puts
+    /// every parameter in.
+    #[must_use]
+    pub fn blank(mut self) -> Self {
+        self.blank = true;
+        self
+    }
+
+    /// A parameter with the values that `draw` gives, or a blank one.
+    fn param<const D: usize>(
+        &self,
+        shape: [usize; D],
+        device: &Device,
+        draw: impl FnOnce() -> Vec<f32>,
+    ) -> Param<Tensor<D>> {
+        if !self.blank {
+            return Param::from_tensor(Tensor::from_data(TensorData::new(draw(), shape), device));
+        }
+        Param::uninitialized(
+            ParamId::new(),
+            move |device, require_grad| Tensor::zeros(shape, device).set_require_grad(require_grad),
+            device.clone(),
+            true,
+            Shape::from(shape),
+        )
     }
 
     /// The rule for the part of the model called `name`.
@@ -226,18 +255,20 @@ impl Initializer {
         device: &Device,
     ) -> Linear {
         let d_out: usize = columns.iter().map(|(_, _, width)| width).sum();
-        let mut weight = vec![0f32; d_in * d_out];
-        let mut start = 0;
-        for &(role, name, width) in columns {
-            let mut draw = self.stream(name, self.std(role, d_in, width));
-            for row in weight.chunks_exact_mut(d_out) {
-                row[start..start + width].fill_with(&mut draw);
+        let draw = || {
+            let mut weight = vec![0f32; d_in * d_out];
+            let mut start = 0;
+            for &(role, name, width) in columns {
+                let mut draw = self.stream(name, self.std(role, d_in, width));
+                for row in weight.chunks_exact_mut(d_out) {
+                    row[start..start + width].fill_with(&mut draw);
+                }
+                start += width;
             }
-            start += width;
-        }
-        let weight = Tensor::from_data(TensorData::new(weight, [d_in, d_out]), device);
+            weight
+        };
         Linear {
-            weight: Param::from_tensor(weight),
+            weight: self.param([d_in, d_out], device, draw),
             bias: bias.then(|| Param::from_tensor(Tensor::zeros([d_out], device))),
         }
     }
@@ -251,23 +282,24 @@ impl Initializer {
         device: &Device,
     ) -> Param<Tensor<3>> {
         let std = self.std(role, d_in, d_out);
-        let mut weight = vec![0f32; n * d_in * d_out];
-        for (i, matrix) in weight.chunks_exact_mut(d_in * d_out).enumerate() {
-            matrix.fill_with(self.stream(&format!("{name}.{i}"), std));
-        }
-        Param::from_tensor(Tensor::from_data(
-            TensorData::new(weight, [n, d_in, d_out]),
-            device,
-        ))
+        self.param([n, d_in, d_out], device, || {
+            let mut weight = vec![0f32; n * d_in * d_out];
+            for (i, matrix) in weight.chunks_exact_mut(d_in * d_out).enumerate() {
+                matrix.fill_with(self.stream(&format!("{name}.{i}"), std));
+            }
+            weight
+        })
     }
 
     /// The token embedding `[rows, d_model]`.
     pub fn embedding(&self, rows: usize, device: &Device) -> Embedding {
-        let mut draw = self.stream("embedding", self.std(Role::Embedding, rows, self.d_model));
-        let weight: Vec<f32> = (0..rows * self.d_model).map(|_| draw()).collect();
-        let weight = Tensor::from_data(TensorData::new(weight, [rows, self.d_model]), device);
+        let std = self.std(Role::Embedding, rows, self.d_model);
+        let draw = || {
+            let mut draw = self.stream("embedding", std);
+            (0..rows * self.d_model).map(|_| draw()).collect()
+        };
         Embedding {
-            weight: Param::from_tensor(weight),
+            weight: self.param([rows, self.d_model], device, draw),
         }
     }
 

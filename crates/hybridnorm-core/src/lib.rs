@@ -48,7 +48,7 @@ pub mod residual;
 pub mod trace;
 
 pub use attention::cache::KvCache;
-pub use attention::rope::RotaryConfig;
+pub use attention::rope::{RopeScaling, RotaryConfig};
 pub use attention::{Attention, AttentionConfig};
 pub use block::{Block, BlockConfig};
 pub use decoder::{Decoder, DecoderConfig};

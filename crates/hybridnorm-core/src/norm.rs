@@ -7,6 +7,8 @@
 //! RMSNorm(x)   = x / sqrt(mean(x²) + ε) · weight (+ bias)
 //! LayerNorm(x) = (x − mean(x)) / sqrt(var(x) + ε) · weight (+ bias)      var is the biased one, over d
 //! ```
+//!
+//! Gemma stores a scale as its distance from one ([`NormStyle::unit_offset`]): `1 + weight` stands for `weight` then.
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
@@ -41,6 +43,9 @@ pub struct NormStyle {
     pub attention_affine: bool,
     /// Learned shift beside every learned scale.
     pub bias: bool,
+    /// The learned scale is `1 + weight`, and weights start at 0 (Gemma): decay pulls the scale to 1 then, not to 0.
+    #[serde(skip_serializing_if = "core::ops::Not::not")]
+    pub unit_offset: bool,
 }
 
 impl Default for NormStyle {
@@ -51,6 +56,7 @@ impl Default for NormStyle {
             affine: true,
             attention_affine: true,
             bias: false,
+            unit_offset: false,
         }
     }
 }
@@ -64,6 +70,7 @@ impl NormStyle {
             epsilon: self.epsilon,
             affine: self.affine,
             bias: self.bias,
+            unit_offset: self.unit_offset,
         }
     }
 
@@ -91,6 +98,9 @@ pub struct NormConfig {
     pub affine: bool,
     /// Whether a shift is learned; has no effect without `affine`.
     pub bias: bool,
+    /// Whether the scale is `1 + weight`; has no effect without `affine`.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub unit_offset: bool,
 }
 
 impl NormConfig {
@@ -99,21 +109,24 @@ impl NormConfig {
         NormStyle::default().around(d)
     }
 
-    /// Builds the norm: scale ones, shift zeros.
+    /// Builds the norm: its scale is one, its shift zero.
     ///
     /// # Errors
     /// When `d` is zero or ε is not a finite number above 0.
     pub fn init(&self, device: &Device) -> Result<Norm, ConfigError> {
         positive("norm.d", self.d)?;
         positive_real("norm.epsilon", self.epsilon)?;
+        let one = || match self.unit_offset {
+            true => Tensor::zeros([self.d], device),
+            false => Tensor::ones([self.d], device),
+        };
         Ok(Norm {
-            weight: self
-                .affine
-                .then(|| Param::from_tensor(Tensor::ones([self.d], device))),
+            weight: self.affine.then(|| Param::from_tensor(one())),
             bias: (self.affine && self.bias)
                 .then(|| Param::from_tensor(Tensor::zeros([self.d], device))),
             kind: self.kind,
             epsilon: self.epsilon,
+            unit_offset: self.unit_offset,
         })
     }
 }
@@ -121,7 +134,7 @@ impl NormConfig {
 /// RMSNorm or LayerNorm over the last dimension. Built by [`NormConfig::init`].
 #[derive(Module, Debug)]
 pub struct Norm {
-    /// Learned scale, `[d]`; absent when the norm is not affine.
+    /// Learned scale, `[d]`, or its distance from one; absent when the norm is not affine.
     pub weight: Option<Param<Tensor<1>>>,
     /// Learned shift, `[d]`.
     pub bias: Option<Param<Tensor<1>>>,
@@ -129,6 +142,8 @@ pub struct Norm {
     kind: NormKind,
     #[module(skip)]
     epsilon: f64,
+    #[module(skip)]
+    unit_offset: bool,
 }
 
 impl Norm {
@@ -138,10 +153,10 @@ impl Norm {
     /// - input `[.., d]`
     /// - output `[.., d]`
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        if let (NormKind::Rms, Some(weight), None) = (self.kind, &self.weight, &self.bias)
+        if let (NormKind::Rms, Some(scale), None) = (self.kind, self.scale(), &self.bias)
             && is_at_least_f32(&x)
         {
-            return rms_norm(x, weight.val(), self.epsilon);
+            return rms_norm(x, scale, self.epsilon);
         }
         let dtype = x.dtype();
         let x = at_least_f32(x);
@@ -155,13 +170,22 @@ impl Norm {
         let mean_square = x.clone().square().mean_dim(D - 1);
         let y = x * (mean_square + self.epsilon).sqrt().recip();
         let mut y = y.cast(dtype);
-        if let Some(weight) = &self.weight {
-            y = y * weight.val().unsqueeze();
+        if let Some(scale) = self.scale() {
+            y = y * scale.unsqueeze();
         }
         if let Some(bias) = &self.bias {
             y = y + bias.val().unsqueeze();
         }
         y
+    }
+
+    /// The factor on the normalised input, `[d]`: the weight, or one more than it.
+    pub(crate) fn scale(&self) -> Option<Tensor<1>> {
+        let weight = self.weight.as_ref()?.val();
+        Some(match self.unit_offset {
+            true => weight + 1.0,
+            false => weight,
+        })
     }
 
     /// The ε in use.

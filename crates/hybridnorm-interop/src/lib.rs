@@ -8,6 +8,7 @@
 #![warn(missing_docs)]
 
 mod error;
+mod folder;
 pub mod hugging_face;
 mod layout;
 mod load;
@@ -16,7 +17,10 @@ pub mod official;
 mod tensors;
 
 pub use error::InteropError;
+pub use folder::TensorFolder;
+pub use hugging_face::Pretrained;
 pub use layout::{Layout, Piece};
 pub use load::load;
 pub use names::{NameMap, NameRow, Theirs};
-pub use tensors::{Array, TensorFile};
+pub use safetensors::tensor::Dtype;
+pub use tensors::{Array, TensorFile, Tensors, View};

@@ -40,12 +40,52 @@ pub struct NameMap {
     tables: &'static [&'static [NameRow]],
     /// Widths of the queries and of the keys.
     widths: (usize, usize),
+    /// What names begin with in a file, and what they begin with in the tables instead.
+    prefix: Option<(&'static str, &'static str)>,
+    /// Tensors that are no part of the model, see [`ignores`](Self::ignores).
+    ignored: Vec<&'static str>,
 }
 
 impl NameMap {
     /// The format of `tables`, for a model whose queries and keys have these widths.
     pub(crate) fn new(tables: &'static [&'static [NameRow]], widths: (usize, usize)) -> Self {
-        Self { tables, widths }
+        Self {
+            tables,
+            widths,
+            prefix: None,
+            ignored: Vec::new(),
+        }
+    }
+
+    /// The same format in a file where names begin with `there` and not with `here`.
+    pub(crate) fn with_prefix(mut self, here: &'static str, there: &'static str) -> Self {
+        self.prefix = Some((here, there));
+        self
+    }
+
+    /// The same format with tensors that mean nothing here: a name (`*` stands for a number), or with a dot at its end all names that
+    /// begin with it.
+    pub(crate) fn ignoring(mut self, names: &[&'static str]) -> Self {
+        self.ignored.extend(names);
+        self
+    }
+
+    /// Whether a tensor is known to mean nothing here, so that it may be left over.
+    pub fn ignores(&self, name: &str) -> bool {
+        let mut patterns = self.ignored.iter();
+        patterns.any(|pattern| match pattern.ends_with('.') {
+            true => name.starts_with(pattern),
+            false => matched(pattern, name).is_some(),
+        })
+    }
+
+    /// A table's name as a file has it.
+    fn spelled(&self, name: &str) -> String {
+        let spelled = self.prefix.and_then(|(here, there)| {
+            let rest = name.strip_prefix(here)?;
+            Some(format!("{there}{rest}"))
+        });
+        spelled.unwrap_or_else(|| name.to_string())
     }
 
     /// Where a file holds the parameter at `path`, of `shape`; `None` where the format has no such parameter.
@@ -71,7 +111,7 @@ impl NameMap {
         };
         let width = shape.last().copied().unwrap_or(1);
         let piece = |name: &str, columns, transposed| Piece {
-            name: format!("{}{leaf}", name.replace('*', block)),
+            name: format!("{}{leaf}", self.spelled(&name.replace('*', block))),
             groups: 0..groups,
             columns,
             transposed: transposed && shape.len() > 1,

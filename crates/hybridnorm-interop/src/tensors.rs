@@ -47,6 +47,35 @@ impl Array {
     }
 }
 
+/// A tensor as it lies in a file.
+#[derive(Debug, Clone, Copy)]
+pub struct View<'a> {
+    /// The type of its numbers.
+    pub dtype: Dtype,
+    /// Sizes of the dimensions.
+    pub shape: &'a [usize],
+    /// The numbers, little-endian, row-major.
+    pub bytes: &'a [u8],
+}
+
+/// Tensors by name, whatever they lie in.
+pub trait Tensors {
+    /// All names.
+    fn names(&self) -> Vec<String>;
+
+    /// Whether there is a tensor called `name`.
+    fn contains(&self, name: &str) -> bool;
+
+    /// The tensor called `name`.
+    ///
+    /// # Errors
+    /// When there is none, or its type is not a plain number.
+    fn view(&self, name: &str) -> Result<View<'_>, InteropError>;
+
+    /// Says that the tensor called `name` has been read: its memory may go back to the system.
+    fn release(&self, name: &str);
+}
+
 /// An open safetensors file. Tensors are read from the memory map when they are asked for.
 #[derive(Debug)]
 pub struct TensorFile {
@@ -91,6 +120,11 @@ impl TensorFile {
         &self.path
     }
 
+    /// The shape of the tensor called `name`.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.metadata.info(name).map(|info| &info.shape[..])
+    }
+
     /// All tensor names, in the order of their bytes.
     pub fn names(&self) -> Vec<String> {
         self.metadata.offset_keys()
@@ -101,9 +135,15 @@ impl TensorFile {
         self.metadata.info(name).is_some()
     }
 
-    /// The shape of the tensor called `name`.
-    pub fn shape(&self, name: &str) -> Option<&[usize]> {
-        self.metadata.info(name).map(|info| &info.shape[..])
+    /// Bytes of all tensors together.
+    pub fn bytes(&self) -> u64 {
+        (self.map.len() - self.header) as u64
+    }
+
+    /// Where a tensor's bytes lie in the map.
+    fn place(&self, name: &str) -> Option<std::ops::Range<usize>> {
+        let (start, end) = self.metadata.info(name)?.data_offsets;
+        Some(self.header + start..self.header + end)
     }
 
     /// Reads one tensor in double precision; exact for every type but 64-bit integers beyond 2⁵³.
@@ -111,45 +151,111 @@ impl TensorFile {
     /// # Errors
     /// When there is no such tensor, or its type is not a plain number.
     pub fn array(&self, name: &str) -> Result<Array, InteropError> {
-        let info = self
-            .metadata
-            .info(name)
-            .ok_or_else(|| InteropError::Missing {
-                path: self.path.clone(),
-                name: name.to_string(),
-            })?;
-        let (start, end) = info.data_offsets;
-        let bytes = &self.map[self.header + start..self.header + end];
-        let values = decode(info.dtype, bytes).ok_or_else(|| InteropError::Dtype {
-            path: self.path.clone(),
-            name: name.to_string(),
-            dtype: format!("{:?}", info.dtype),
-        })?;
+        let view = self.view(name)?;
+        struct Collect;
+        impl Numbers for Collect {
+            type Output = Vec<f64>;
+            fn of<const N: usize>(
+                self,
+                numbers: &[[u8; N]],
+                read: impl Fn([u8; N]) -> f64 + Copy,
+            ) -> Vec<f64> {
+                numbers.iter().map(|number| read(*number)).collect()
+            }
+        }
         Ok(Array {
-            shape: info.shape.clone(),
-            values,
+            shape: view.shape.to_vec(),
+            values: view.numbers(Collect).unwrap_or_default(),
         })
     }
 }
 
-/// Little-endian numbers of type `dtype`, or `None` where the type is not read here.
-fn decode(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f64>> {
-    fn each<const N: usize>(bytes: &[u8], read: impl Fn([u8; N]) -> f64) -> Vec<f64> {
-        bytes
-            .as_chunks::<N>()
-            .0
-            .iter()
-            .map(|chunk| read(*chunk))
-            .collect()
+impl Tensors for TensorFile {
+    fn names(&self) -> Vec<String> {
+        self.names()
     }
-    Some(match dtype {
-        Dtype::F64 => each(bytes, f64::from_le_bytes),
-        Dtype::F32 => each(bytes, |b| f32::from_le_bytes(b).into()),
-        Dtype::F16 => each(bytes, |b| f16::from_le_bytes(b).to_f64()),
-        Dtype::BF16 => each(bytes, |b| bf16::from_le_bytes(b).to_f64()),
-        Dtype::I64 => each(bytes, |b| i64::from_le_bytes(b) as f64),
-        Dtype::I32 => each(bytes, |b| i32::from_le_bytes(b).into()),
-        Dtype::U8 | Dtype::BOOL => each(bytes, |b| u8::from_le_bytes(b).into()),
-        _ => return None,
-    })
+
+    fn contains(&self, name: &str) -> bool {
+        self.contains(name)
+    }
+
+    fn view(&self, name: &str) -> Result<View<'_>, InteropError> {
+        let (info, place) = self
+            .metadata
+            .info(name)
+            .zip(self.place(name))
+            .ok_or_else(|| InteropError::Missing {
+                path: self.path.clone(),
+                name: name.to_string(),
+            })?;
+        let view = View {
+            dtype: info.dtype,
+            shape: &info.shape,
+            bytes: &self.map[place],
+        };
+        match view.is_readable() {
+            true => Ok(view),
+            false => Err(InteropError::Dtype {
+                path: self.path.clone(),
+                name: name.to_string(),
+                dtype: format!("{:?}", info.dtype),
+            }),
+        }
+    }
+
+    fn release(&self, name: &str) {
+        #[cfg(unix)]
+        if let Some(place) = self.place(name) {
+            // SAFETY: the pages of a shared map that nobody writes to hold what the file holds: they are read again when they are
+            // touched again. A refusal leaves them where they are.
+            let _ = unsafe {
+                self.map.unchecked_advise_range(
+                    memmap2::UncheckedAdvice::DontNeed,
+                    place.start,
+                    place.len(),
+                )
+            };
+        }
+        #[cfg(not(unix))]
+        let _ = name;
+    }
+}
+
+/// What is done with the numbers of a tensor, whatever their type.
+pub(crate) trait Numbers {
+    /// What comes of it.
+    type Output;
+    /// `numbers` as they lie in the file; `read` makes one of them a number.
+    fn of<const N: usize>(
+        self,
+        numbers: &[[u8; N]],
+        read: impl Fn([u8; N]) -> f64 + Copy,
+    ) -> Self::Output;
+}
+
+impl View<'_> {
+    /// Whether the type is read here.
+    fn is_readable(&self) -> bool {
+        struct Nothing;
+        impl Numbers for Nothing {
+            type Output = ();
+            fn of<const N: usize>(self, _: &[[u8; N]], _: impl Fn([u8; N]) -> f64 + Copy) {}
+        }
+        self.numbers(Nothing).is_some()
+    }
+
+    /// Hands the numbers to `work`; `None` where the type is not read here.
+    pub(crate) fn numbers<W: Numbers>(&self, work: W) -> Option<W::Output> {
+        let bytes = self.bytes;
+        Some(match self.dtype {
+            Dtype::F64 => work.of(bytes.as_chunks().0, f64::from_le_bytes),
+            Dtype::F32 => work.of(bytes.as_chunks().0, |b| f32::from_le_bytes(b).into()),
+            Dtype::F16 => work.of(bytes.as_chunks().0, |b| f16::from_le_bytes(b).to_f64()),
+            Dtype::BF16 => work.of(bytes.as_chunks().0, |b| bf16::from_le_bytes(b).to_f64()),
+            Dtype::I64 => work.of(bytes.as_chunks().0, |b| i64::from_le_bytes(b) as f64),
+            Dtype::I32 => work.of(bytes.as_chunks().0, |b| i32::from_le_bytes(b).into()),
+            Dtype::U8 | Dtype::BOOL => work.of(bytes.as_chunks().0, |b: [u8; 1]| b[0].into()),
+            _ => return None,
+        })
+    }
 }

@@ -1,6 +1,7 @@
 //! Whole decoders with sparse layers.
 
 use burn::tensor::Device;
+use hybridnorm_core::init::Initializer;
 use hybridnorm_core::{ConfigError, Decoder, DecoderConfig};
 use serde::{Deserialize, Serialize};
 
@@ -99,10 +100,27 @@ impl ModelConfig {
     /// # Errors
     /// As [`validate`](Self::validate).
     pub fn init(&self, device: &Device) -> Result<Decoder<FeedForwardLayer>, ConfigError> {
+        self.build(device, &self.decoder.initializer()?)
+    }
+
+    /// Builds the model without drawing its matrices: they are zeros that take no memory until they are looked at. For a loader, which
+    /// puts every parameter in.
+    ///
+    /// # Errors
+    /// As [`validate`](Self::validate).
+    pub fn blank(&self, device: &Device) -> Result<Decoder<FeedForwardLayer>, ConfigError> {
+        self.build(device, &self.decoder.initializer()?.blank())
+    }
+
+    fn build(
+        &self,
+        device: &Device,
+        init: &Initializer,
+    ) -> Result<Decoder<FeedForwardLayer>, ConfigError> {
         self.validate()?;
         let d_model = self.decoder.d_model;
         let dense = self.decoder.feed_forward();
-        self.decoder.init_with(device, |layer, init| {
+        self.decoder.build(device, init, |layer, init| {
             let init = init.at("feed_forward");
             match self.sparse_at(layer) {
                 Some(sparse) => sparse

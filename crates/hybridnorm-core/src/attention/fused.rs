@@ -59,9 +59,5 @@ fn scale(site: &Option<HeadNorm>, head_dim: usize, like: &Tensor<3>) -> Option<T
         return Some(ones());
     };
     let fits = norm.kind() == NormKind::Rms && norm.bias.is_none() && site.as_ref()?.is_per_head();
-    fits.then(|| {
-        norm.weight
-            .as_ref()
-            .map_or_else(ones, |weight| weight.val())
-    })
+    fits.then(|| norm.scale().unwrap_or_else(ones))
 }

@@ -1,4 +1,4 @@
-//! Rotary position embedding over halves (Llama, OLMo; arXiv 2104.09864), with Llama 3's frequency scaling.
+//! Rotary position embedding over halves (Llama, OLMo; arXiv 2104.09864), and what stretches it over longer contexts.
 
 use core::ops::Range;
 
@@ -14,9 +14,9 @@ use crate::precision::at_least_f32;
 pub struct RotaryConfig {
     /// Base of the geometric sequence of wavelengths.
     pub theta: f64,
-    /// Llama 3's rescaling of the long wavelengths.
+    /// A context longer than the one that `theta` was meant for.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub scaling: Option<Llama3Scaling>,
+    pub scaling: Option<RopeScaling>,
 }
 
 impl Default for RotaryConfig {
@@ -26,6 +26,52 @@ impl Default for RotaryConfig {
             scaling: None,
         }
     }
+}
+
+/// How the frequencies ω of the pairs change for a longer context. In a configuration file the fields say which one it is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum RopeScaling {
+    /// Long wavelengths only.
+    Llama3(Llama3Scaling),
+    /// Long wavelengths, and a factor on queries and keys.
+    Yarn(YarnScaling),
+    /// All alike.
+    Linear(LinearScaling),
+}
+
+impl From<Llama3Scaling> for RopeScaling {
+    fn from(scaling: Llama3Scaling) -> Self {
+        Self::Llama3(scaling)
+    }
+}
+
+/// `rope_type: linear`: ω/factor (position interpolation, arXiv 2306.15595; Gemma 3's global layers).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LinearScaling {
+    /// How much longer the new context is.
+    pub factor: f64,
+}
+
+/// `rope_type: yarn` (arXiv 2309.00071): pair i of n turns at `(1 − r)·ω + r·ω/factor`, where r rises from 0 at the pair that turns
+/// `beta_fast` times within the original context to 1 at the one that turns `beta_slow` times. Queries and keys are multiplied by
+/// `attention_factor`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct YarnScaling {
+    /// How much longer the new context is.
+    pub factor: f64,
+    /// Context length of the unscaled model, in tokens.
+    pub original_max_position: f64,
+    /// Pairs that turn more often than this within it stay.
+    pub beta_fast: f64,
+    /// Pairs that turn less often than this are stretched by `factor`.
+    pub beta_slow: f64,
+    /// Factor on the rotated queries and keys: commonly 0.1·ln(factor) + 1.
+    pub attention_factor: f64,
+    /// The bounds of r are rounded to whole pairs, outwards.
+    pub truncate: bool,
 }
 
 /// `rope_type: llama3` of the Llama 3.1 configuration.
@@ -49,37 +95,87 @@ impl RotaryConfig {
     /// Names the field.
     pub fn validate(&self) -> Result<(), ConfigError> {
         positive_real("rope.theta", self.theta)?;
-        if let Some(scaling) = &self.scaling {
-            positive_real("rope.scaling.factor", scaling.factor)?;
-            positive_real("rope.scaling.low_freq_factor", scaling.low_freq_factor)?;
-            positive_real(
-                "rope.scaling.original_max_position",
-                scaling.original_max_position,
-            )?;
-            positive_real("rope.scaling.high_freq_factor", scaling.high_freq_factor)?;
-            if scaling.high_freq_factor <= scaling.low_freq_factor {
-                return Err(ConfigError::new(
-                    "rope.scaling.high_freq_factor",
-                    scaling.high_freq_factor,
-                    "a number above low_freq_factor",
-                ));
-            }
+        let fields: &[(&str, f64)] = match &self.scaling {
+            None => &[],
+            Some(RopeScaling::Linear(linear)) => &[("factor", linear.factor)],
+            Some(RopeScaling::Llama3(llama)) => &[
+                ("factor", llama.factor),
+                ("low_freq_factor", llama.low_freq_factor),
+                ("high_freq_factor", llama.high_freq_factor),
+                ("original_max_position", llama.original_max_position),
+                (
+                    "high_freq_factor − low_freq_factor",
+                    llama.high_freq_factor - llama.low_freq_factor,
+                ),
+            ],
+            Some(RopeScaling::Yarn(yarn)) => &[
+                ("factor", yarn.factor),
+                ("original_max_position", yarn.original_max_position),
+                ("beta_fast", yarn.beta_fast),
+                ("beta_slow", yarn.beta_slow),
+                ("attention_factor", yarn.attention_factor),
+                ("beta_fast − beta_slow", yarn.beta_fast - yarn.beta_slow),
+            ],
+        };
+        let mut fields = fields.iter();
+        fields
+            .try_for_each(|(field, value)| positive_real(&format!("rope.scaling.{field}"), *value))
+    }
+
+    /// The factor on rotated queries and keys.
+    fn attention_factor(&self) -> f64 {
+        match &self.scaling {
+            Some(RopeScaling::Yarn(yarn)) => yarn.attention_factor,
+            _ => 1.0,
         }
-        Ok(())
     }
 
     /// Angular frequency of each pair, radians per token, `head_dim / 2` of them: `1 / theta^(2i/head_dim)`, with the
     /// power and its inverse rounded to f32 as in the published models.
     pub fn frequencies(&self, head_dim: usize) -> Vec<f32> {
+        let ramp = match &self.scaling {
+            Some(RopeScaling::Yarn(yarn)) => yarn.ramp(self.theta, head_dim),
+            _ => Vec::new(),
+        };
         (0..head_dim / 2)
             .map(|i| {
                 let wavelength = self.theta.powf(2.0 * i as f64 / head_dim as f64) as f32;
                 let frequency = wavelength.recip();
                 match &self.scaling {
-                    Some(scaling) => scaling.apply(f64::from(frequency)) as f32,
                     None => frequency,
+                    Some(RopeScaling::Linear(linear)) => frequency / linear.factor as f32,
+                    Some(RopeScaling::Llama3(llama)) => llama.apply(f64::from(frequency)) as f32,
+                    Some(RopeScaling::Yarn(yarn)) => {
+                        let stretched = (yarn.factor as f32 * wavelength).recip();
+                        stretched * ramp[i] + frequency * (1.0 - ramp[i])
+                    }
                 }
             })
+            .collect()
+    }
+}
+
+impl YarnScaling {
+    /// r of each pair, from 0 (it stays) to 1 (it is stretched).
+    fn ramp(&self, theta: f64, head_dim: usize) -> Vec<f32> {
+        let dim = head_dim as f64;
+        // The pair, not a whole number, that turns so many times within the original context.
+        let pair = |turns: f64| {
+            let wavelength = self.original_max_position / (turns * core::f64::consts::TAU);
+            dim * wavelength.ln() / (2.0 * theta.ln())
+        };
+        let (low, high) = (pair(self.beta_fast), pair(self.beta_slow));
+        let (low, high) = match self.truncate {
+            true => (low.floor(), high.ceil()),
+            false => (low, high),
+        };
+        let (low, mut high) = (low.max(0.0), high.min(dim - 1.0));
+        if low == high {
+            high += 0.001;
+        }
+        let pairs = 0..head_dim / 2;
+        pairs
+            .map(|i| (((i as f64 - low) / (high - low)).clamp(0.0, 1.0)) as f32)
             .collect()
     }
 }
@@ -101,7 +197,8 @@ impl Llama3Scaling {
     }
 }
 
-/// Cosines and sines for a range of positions, each `[1, 1, positions, head_dim / 2]`, in f32.
+/// Cosines and sines for a range of positions, each `[1, 1, positions, head_dim / 2]`, in f32, times the factor that YaRN puts on queries
+/// and keys.
 #[derive(Debug, Clone)]
 pub struct RotaryTables {
     cos: Tensor<4>,
@@ -118,13 +215,14 @@ impl RotaryTables {
         device: &Device,
     ) -> Self {
         let frequencies = config.frequencies(head_dim);
+        let factor = config.attention_factor() as f32;
         let table = |f: fn(f64) -> f64| {
             let values: Vec<f32> = positions
                 .clone()
                 .flat_map(|t| {
                     frequencies
                         .iter()
-                        .map(move |w| f(f64::from(t as f32 * *w)) as f32)
+                        .map(move |w| f(f64::from(t as f32 * *w)) as f32 * factor)
                 })
                 .collect();
             let shape = [1, 1, positions.len(), frequencies.len()];
@@ -180,12 +278,12 @@ mod tests {
             scaling: None,
         };
         let scaled = RotaryConfig {
-            scaling: Some(Llama3Scaling {
+            scaling: Some(RopeScaling::Llama3(Llama3Scaling {
                 factor: 8.0,
                 low_freq_factor: 1.0,
                 high_freq_factor: 4.0,
                 original_max_position: 8192.0,
-            }),
+            })),
             ..plain.clone()
         };
         let mut seen = [0; 3];

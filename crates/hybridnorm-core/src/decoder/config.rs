@@ -58,9 +58,21 @@ pub struct DecoderConfig {
     /// Rotary position embedding.
     #[serde(default)]
     pub rope: RotaryConfig,
-    /// Biases on all linear layers, an untied head included.
+    /// That of the blocks with a window, where it is another one (Gemma 3).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local_rope: Option<RotaryConfig>,
+    /// Biases on all linear layers, an untied head included, but for those that the next fields speak of.
     #[serde(default)]
     pub bias: bool,
+    /// Biases on attention's projections; `None` is `bias`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attention_bias: Option<bool>,
+    /// Biases on the projections of dense feed-forward layers; `None` is `bias`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub feed_forward_bias: Option<bool>,
+    /// A bias on an untied head; `None` is `bias`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head_bias: Option<bool>,
     /// Clamps queries, keys and values to ± this, before their norms.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clip_qkv: Option<f64>,
@@ -76,6 +88,9 @@ pub struct DecoderConfig {
     /// Tokens a query sees, itself included.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sliding_window: Option<usize>,
+    /// Blocks, from 0, whose queries see all tokens before them nevertheless (Gemma 2: every second, Gemma 3: every sixth).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub global_layers: Vec<usize>,
     /// Factor on the logits (`scale_logits` of the reference is 1/√d_model).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub logit_scale: Option<f64>,
@@ -109,12 +124,17 @@ impl DecoderConfig {
             final_norm: None,
             embedding_scale: None,
             rope: RotaryConfig::default(),
+            local_rope: None,
             bias: false,
+            attention_bias: None,
+            feed_forward_bias: None,
+            head_bias: None,
             clip_qkv: None,
             clip_normed: false,
             softmax_scale: None,
             attention_softcap: None,
             sliding_window: None,
+            global_layers: Vec::new(),
             logit_scale: None,
             logit_softcap: None,
             tied: true,
@@ -177,10 +197,36 @@ impl DecoderConfig {
             }
         }
         positive_real("norm.epsilon", self.norm.epsilon)?;
-        self.attention().validate()?;
+        self.validate_global_layers()?;
+        for layer in 0..self.n_layers {
+            self.attention(layer).validate()?;
+        }
         self.placement.equations(self.n_layers)?;
         self.initializer()?;
         Ok(())
+    }
+
+    /// Refuses fields about windows that nothing has.
+    fn validate_global_layers(&self) -> Result<(), ConfigError> {
+        if let Some(layer) = self.global_layers.iter().find(|l| **l >= self.n_layers) {
+            let allowed = format!("layers below n_layers = {}", self.n_layers);
+            return Err(ConfigError::new("global_layers", layer, allowed));
+        }
+        let allowed = "only together with sliding_window";
+        match (&self.sliding_window, &self.local_rope) {
+            (None, Some(rope)) => Err(ConfigError::new("local_rope.theta", rope.theta, allowed)),
+            (None, None) if !self.global_layers.is_empty() => {
+                let layers = format!("{:?}", self.global_layers);
+                Err(ConfigError::new("global_layers", layers, allowed))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Tokens that a query of block `layer` sees, itself included; `None` for all before it.
+    pub fn window(&self, layer: usize) -> Option<usize> {
+        self.sliding_window
+            .filter(|_| !self.global_layers.contains(&layer))
     }
 
     /// The initialisation in use: the configured one, or the placement's default.
@@ -209,19 +255,21 @@ impl DecoderConfig {
         warnings
     }
 
-    /// The attention of every block; the placement sets its norms.
-    pub fn attention(&self) -> AttentionConfig {
+    /// The attention of block `layer`, from 0; the placement sets its norms.
+    pub fn attention(&self, layer: usize) -> AttentionConfig {
+        let window = self.window(layer);
+        let local = self.local_rope.as_ref().filter(|_| window.is_some());
         AttentionConfig {
             n_kv_heads: self.n_kv_heads,
             head_dim: self.head_dim(),
             norm_style: self.norm.clone(),
-            rope: Some(self.rope.clone()),
-            bias: self.bias,
+            rope: Some(local.unwrap_or(&self.rope).clone()),
+            bias: self.attention_bias.unwrap_or(self.bias),
             clip_qkv: self.clip_qkv,
             clip_normed: self.clip_normed,
             softmax_scale: self.softmax_scale,
             softcap: self.attention_softcap,
-            window: self.sliding_window,
+            window,
             ..AttentionConfig::new(self.d_model, self.n_heads)
         }
     }
@@ -232,8 +280,13 @@ impl DecoderConfig {
             d_model: self.d_model,
             d_ff: self.d_ff,
             activation: self.activation,
-            bias: self.bias,
+            bias: self.feed_forward_bias.unwrap_or(self.bias),
         }
+    }
+
+    /// Whether an untied head has a bias.
+    fn has_head_bias(&self) -> bool {
+        self.head_bias.unwrap_or(self.bias)
     }
 
     /// Width of a head.
@@ -288,9 +341,20 @@ impl DecoderConfig {
         device: &Device,
         feed_forward: impl Fn(usize, &Initializer) -> Result<F, ConfigError>,
     ) -> Result<Decoder<F>, ConfigError> {
+        self.build(device, &self.initializer()?, feed_forward)
+    }
+
+    /// As [`init_with`](Self::init_with), by the rule `init`.
+    ///
+    /// # Errors
+    /// As [`init_with`](Self::init_with).
+    pub fn build<F: FeedForward>(
+        &self,
+        device: &Device,
+        init: &Initializer,
+        feed_forward: impl Fn(usize, &Initializer) -> Result<F, ConfigError>,
+    ) -> Result<Decoder<F>, ConfigError> {
         self.validate()?;
-        let init = self.initializer()?;
-        let attention = self.attention();
         let norm = |wanted: bool| {
             wanted
                 .then(|| self.norm.around(self.d_model).init(device))
@@ -301,7 +365,7 @@ impl DecoderConfig {
                 let norms = self.placement.layer(layer, self.n_layers)?;
                 let init = init.at_layer(layer);
                 let parts = BlockParts {
-                    attention: &attention,
+                    attention: &self.attention(layer),
                     norms: &norms,
                     style: &self.norm,
                     layer,
@@ -315,7 +379,8 @@ impl DecoderConfig {
             embedding_norm: norm(self.has_embedding_norm())?,
             blocks,
             final_norm: norm(self.has_final_norm()?)?,
-            head: (!self.tied).then(|| init.linear(self.d_model, &head, self.bias, device)),
+            head: (!self.tied)
+                .then(|| init.linear(self.d_model, &head, self.has_head_bias(), device)),
             embedding_scale: self.embedding_scale,
             logit_scale: self.logit_scale,
             logit_softcap: self.logit_softcap,
@@ -330,14 +395,16 @@ impl DecoderConfig {
         self.validate()?;
         let around =
             |d: usize| d * (usize::from(self.norm.affine) * (1 + usize::from(self.norm.bias)));
-        let linear = |d_in: usize, d_out: usize| d_in * d_out + usize::from(self.bias) * d_out;
+        let linear =
+            |d_in: usize, d_out: usize, bias: bool| d_in * d_out + usize::from(bias) * d_out;
+        let bias = self.attention_bias.unwrap_or(self.bias);
         let (query, key_value) = (
             self.n_heads * self.head_dim(),
             self.n_kv_heads * self.head_dim(),
         );
         let mut total = self.padded_vocab_size * self.d_model;
         if !self.tied {
-            total += linear(self.d_model, self.padded_vocab_size);
+            total += linear(self.d_model, self.padded_vocab_size, self.has_head_bias());
         }
         for layer in 0..self.n_layers {
             let norms = self.placement.layer(layer, self.n_layers)?;
@@ -360,7 +427,8 @@ impl DecoderConfig {
                 };
                 total += d * usize::from(affine) * (1 + usize::from(self.norm.bias));
             }
-            total += linear(self.d_model, query + 2 * key_value) + linear(query, self.d_model);
+            total += linear(self.d_model, query + 2 * key_value, bias);
+            total += linear(query, self.d_model, bias);
             total += self.feed_forward().num_params();
         }
         total += around(self.d_model) * usize::from(self.has_final_norm()?);

@@ -114,6 +114,12 @@ pub static PLACEMENTS: &[PlacementRow] = &[
         Normal,
         |_, _, _| LayerNorms::new(QK, R::PRE, R::PRE),
     ),
+    base(
+        "pre-qk-full",
+        "OLMoE (arXiv 2409.02060): Pre-Norm with queries and keys normed over their full width",
+        Normal,
+        |_, _, _| LayerNorms::new(QkvNormSites::at("qk", NormSite::FULL_WIDTH), R::PRE, R::PRE),
+    ),
     hybrid(
         "hybrid",
         "HybridNorm, eq. 6: QKV-norm in attention, norm-then-residual in the feed-forward",
@@ -217,6 +223,12 @@ pub static PLACEMENTS: &[PlacementRow] = &[
         "Sandwich-LN (arXiv 2105.13290; Gemma, GLM-4): norms before and after each sublayer",
         Normal,
         |_, _, _| LayerNorms::new(NONE, R::SANDWICH, R::SANDWICH),
+    ),
+    base(
+        "sandwich-qk",
+        "Gemma 3 (arXiv 2503.19786): sandwich with normed queries and keys",
+        Normal,
+        |_, _, _| LayerNorms::new(QK, R::SANDWICH, R::SANDWICH),
     ),
     PlacementRow {
         embedding_norm: true,

@@ -3,32 +3,79 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 
-use hybridnorm_core::ConfigError;
-use hybridnorm_core::attention::rope::{Llama3Scaling, RotaryConfig};
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::error::{InteropError, unsupported};
 
-/// Fields that do not change what a model computes.
-const WITHOUT_EFFECT: [&str; 14] = [
+/// Fields that do not change what a model computes: ids and names, how a text is generated, what is printed and returned, how a model
+/// that is no language model ends.
+const WITHOUT_EFFECT: [&str; 62] = [
     "architectures",
     "model_type",
     "bos_token_id",
     "eos_token_id",
     "pad_token_id",
+    "sep_token_id",
+    "cls_token_id",
+    "decoder_start_token_id",
     "dtype",
     "torch_dtype",
     "transformers_version",
     "initializer_range",
     "output_router_logits",
+    "output_attentions",
+    "output_hidden_states",
+    "return_dict",
     "use_cache",
+    "cache_implementation",
     "_name_or_path",
+    "name_or_path",
     "_attn_implementation",
+    "_attn_implementation_autoset",
+    "attn_implementation",
     "pretraining_tp",
+    "is_decoder",
+    "is_encoder_decoder",
+    "add_cross_attention",
+    "chunk_size_feed_forward",
+    "finetuning_task",
+    "id2label",
+    "label2id",
+    "num_labels",
+    "problem_type",
+    "task_specific_params",
+    "tokenizer_class",
+    "prefix",
+    "pruned_heads",
+    "torchscript",
+    "tie_encoder_decoder",
+    "tf_legacy_loss",
+    "use_bfloat16",
+    "max_length",
+    "min_length",
+    "do_sample",
+    "early_stopping",
+    "num_beams",
+    "num_beam_groups",
+    "diversity_penalty",
+    "temperature",
+    "top_k",
+    "top_p",
+    "typical_p",
+    "repetition_penalty",
+    "length_penalty",
+    "no_repeat_ngram_size",
+    "encoder_no_repeat_ngram_size",
+    "num_return_sequences",
+    "output_scores",
+    "return_dict_in_generate",
+    "remove_invalid_values",
+    "transformers.js_config",
+    "unsloth_version",
 ];
 
-/// An object of a configuration. `null` counts as absent.
+/// An object of a configuration.
 pub(super) struct Fields<'a> {
     map: &'a Map<String, Value>,
     /// What the names of its fields begin with in messages.
@@ -45,46 +92,60 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// The field called `name`.
+    /// The field's name in messages.
+    pub fn path(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
+    /// The field called `name`; `null` counts as absent.
     ///
     /// # Errors
     /// When it holds something of another kind.
     pub fn get<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, InteropError> {
+        self.or(name, None)
+    }
+
+    /// The field called `name`, or `default` where it is absent. `null` is a value: `None`, where `T` is an `Option`.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub fn or<T: DeserializeOwned>(&self, name: &str, default: T) -> Result<T, InteropError> {
         self.read.borrow_mut().insert(name.to_string());
-        match self.map.get(name) {
-            None | Some(Value::Null) => Ok(None),
-            Some(value) => T::deserialize(value).map(Some).map_err(|error| {
-                let field = format!("{}{name}", self.prefix);
-                let allowed = error.to_string();
-                // ConfigError's fields are the program's own; this one is the file's.
-                InteropError::Unsupported {
-                    field,
-                    value: value.to_string(),
-                    reason: allowed,
-                }
-            }),
+        let Some(value) = self.map.get(name) else {
+            return Ok(default);
+        };
+        T::deserialize(value).or_else(|error| {
+            let reason = error.to_string();
+            unsupported(&self.path(name), value, &reason)
+        })
+    }
+
+    /// The field called `name`, which has to be there.
+    ///
+    /// # Errors
+    /// When it is not, or holds something of another kind.
+    pub fn needed<T: DeserializeOwned>(&self, name: &str) -> Result<T, InteropError> {
+        match self.get(name)? {
+            Some(value) => Ok(value),
+            None => unsupported(&self.path(name), json!(null), "it is needed here"),
         }
     }
 
-    /// The first of `names` that is there.
+    /// The first of `names` that is there, or `default`.
     ///
     /// # Errors
-    /// When none is.
-    pub fn one_of<T: DeserializeOwned>(&self, names: &[&'static str]) -> Result<T, InteropError> {
+    /// As [`get`](Self::get).
+    pub fn first<T: DeserializeOwned>(
+        &self,
+        names: &[&'static str],
+        default: T,
+    ) -> Result<T, InteropError> {
         let mut found = None;
         for name in names {
             let value = self.get(name)?;
             found = found.or(value);
         }
-        found.ok_or_else(|| ConfigError::new(names[0], "absent", "a value").into())
-    }
-
-    /// The field called `name`, or `default`.
-    ///
-    /// # Errors
-    /// As [`get`](Self::get).
-    pub fn or<T: DeserializeOwned>(&self, name: &str, default: T) -> Result<T, InteropError> {
-        Ok(self.get(name)?.unwrap_or(default))
+        Ok(found.unwrap_or(default))
     }
 
     /// Refuses any other value of the field called `name` than `only`, which is also its default.
@@ -97,9 +158,7 @@ impl<'a> Fields<'a> {
             _ => *value == only,
         };
         match self.get::<Value>(name)? {
-            Some(value) if !same(&value) => {
-                unsupported(&format!("{}{name}", self.prefix), value, reason)
-            }
+            Some(value) if !same(&value) => unsupported(&self.path(name), value, reason),
             _ => Ok(()),
         }
     }
@@ -116,53 +175,9 @@ impl<'a> Fields<'a> {
         });
         match unread {
             None => Ok(()),
-            Some((name, value)) => unsupported(
-                &format!("{}{name}", self.prefix),
-                value,
-                "what it does is not known here",
-            ),
+            Some((name, value)) => {
+                unsupported(&self.path(name), value, "what it does is not known here")
+            }
         }
-    }
-
-    /// Rotary positions: `rope_parameters`, or `rope_theta` and `rope_scaling` as older files have it.
-    ///
-    /// # Errors
-    /// Names a scaling that is not implemented.
-    pub fn rotary(&self, theta: f64) -> Result<RotaryConfig, InteropError> {
-        let top: Option<f64> = self.get("rope_theta")?;
-        let old: Option<Map<String, Value>> = self.get("rope_scaling")?;
-        let new: Option<Map<String, Value>> = self.get("rope_parameters")?;
-        let reason = "rotary positions are over whole heads here";
-        self.only("partial_rotary_factor", 1.0.into(), reason)?;
-        let theta = top.unwrap_or(theta);
-        let (map, prefix) = match (&new, &old) {
-            (Some(map), _) => (map, "rope_parameters."),
-            (None, Some(map)) => (map, "rope_scaling."),
-            (None, None) => {
-                let scaling = None;
-                return Ok(RotaryConfig { theta, scaling });
-            }
-        };
-        let rope = Fields::new(map, prefix);
-        let theta = rope.or("rope_theta", theta)?;
-        rope.only("partial_rotary_factor", 1.0.into(), reason)?;
-        let (kind, older): (Option<String>, Option<String>) =
-            (rope.get("rope_type")?, rope.get("type")?);
-        let kind = kind.or(older).unwrap_or_else(|| "default".to_string());
-        let scaling = match kind.as_str() {
-            "default" => None,
-            "llama3" => Some(Llama3Scaling {
-                factor: rope.one_of(&["factor"])?,
-                low_freq_factor: rope.one_of(&["low_freq_factor"])?,
-                high_freq_factor: rope.one_of(&["high_freq_factor"])?,
-                original_max_position: rope.one_of(&["original_max_position_embeddings"])?,
-            }),
-            other => {
-                let reason = "implemented are default and llama3";
-                return unsupported(&format!("{prefix}rope_type"), other, reason);
-            }
-        };
-        rope.finish()?;
-        Ok(RotaryConfig { theta, scaling })
     }
 }

@@ -8,7 +8,7 @@ const fn row(ours: &'static str, theirs: Theirs) -> NameRow {
 
 use Theirs::{Each, Linear, QueryKeyValue, Same, ValueGate};
 
-/// Everything but the feed-forward layers.
+/// Everything but the norms around sublayers and the feed-forward layers.
 pub(super) const MODEL: &[NameRow] = &[
     row("embedding", Same("model.embed_tokens")),
     row("final_norm", Same("model.norm")),
@@ -33,6 +33,10 @@ pub(super) const MODEL: &[NameRow] = &[
         "blocks.*.attention.norms.key.norm",
         Same("model.layers.*.self_attn.k_norm"),
     ),
+];
+
+/// Norms before the sublayers.
+pub(super) const PRE: &[NameRow] = &[
     row(
         "blocks.*.attention_residual.input",
         Same("model.layers.*.input_layernorm"),
@@ -40,6 +44,38 @@ pub(super) const MODEL: &[NameRow] = &[
     row(
         "blocks.*.feed_forward_residual.input",
         Same("model.layers.*.post_attention_layernorm"),
+    ),
+];
+
+/// OLMo 2's norms, on the sublayers' outputs.
+pub(super) const OUTPUT: &[NameRow] = &[
+    row(
+        "blocks.*.attention_residual.output",
+        Same("model.layers.*.post_attention_layernorm"),
+    ),
+    row(
+        "blocks.*.feed_forward_residual.output",
+        Same("model.layers.*.post_feedforward_layernorm"),
+    ),
+];
+
+/// Gemma's norms, before and behind the sublayers.
+pub(super) const SANDWICH: &[NameRow] = &[
+    row(
+        "blocks.*.attention_residual.input",
+        Same("model.layers.*.input_layernorm"),
+    ),
+    row(
+        "blocks.*.attention_residual.output",
+        Same("model.layers.*.post_attention_layernorm"),
+    ),
+    row(
+        "blocks.*.feed_forward_residual.input",
+        Same("model.layers.*.pre_feedforward_layernorm"),
+    ),
+    row(
+        "blocks.*.feed_forward_residual.output",
+        Same("model.layers.*.post_feedforward_layernorm"),
     ),
 ];
 

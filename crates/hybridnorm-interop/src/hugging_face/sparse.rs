@@ -1,75 +1,82 @@
-//! Mixtral, OLMoE, Qwen3-MoE (transformers 5.23, `models/{mixtral,olmoe,qwen3_moe}/modeling_*.py`).
+//! Mixtral, OLMoE, Qwen3-MoE (transformers 5.24, `models/{mixtral,olmoe,qwen3_moe}/modeling_*.py`).
 
-use hybridnorm_core::{DecoderConfig, NormSite, QkvNormSites};
+use hybridnorm_core::{Activation, DecoderConfig};
 use hybridnorm_moe::{
     LossConfig, LossConvention, ModelConfig, RouterConfig, SparseConfig, SparseLayers,
 };
 
+use super::architectures::Architecture;
+use super::dense::{decoder, only_full_layers};
 use super::fields::Fields;
-use super::{Defaults, llama_like};
 use crate::error::{InteropError, unsupported};
 
+type Model = Result<ModelConfig, InteropError>;
+
 /// Weights of the chosen experts always sum to one.
-pub(super) fn mixtral(fields: &Fields<'_>) -> Result<ModelConfig, InteropError> {
-    let defaults = Defaults {
-        rope_theta: 1e6,
-        epsilon: 1e-5,
-    };
+pub(super) fn mixtral(fields: &Fields<'_>, row: &'static Architecture) -> Model {
     let reason = "it multiplies the experts' input too, in training";
     fields.only("router_jitter_noise", 0.into(), reason)?;
     let decoder = DecoderConfig {
-        sliding_window: fields.get("sliding_window")?,
-        ..llama_like(fields, &defaults, QkvNormSites::NONE)?
+        sliding_window: fields.or("sliding_window", row.defaults.window)?,
+        ..decoder(fields, row, "hidden_act")?
     };
-    let d_ff = decoder.d_ff;
-    let sparse = sparse(fields, true, d_ff, 0.001)?;
-    all_sparse(decoder, sparse)
+    if decoder.attention_bias == Some(true) {
+        return unsupported("attention_bias", true, "Mixtral has none");
+    }
+    only_full_layers(fields)?;
+    let assumed = Assumed {
+        experts: 8,
+        top_k: 2,
+        balance: 0.001,
+    };
+    let sparse = sparse(fields, true, decoder.d_ff, &assumed)?;
+    with_experts(decoder, Some(sparse))
 }
 
-/// Queries and keys are normalised over their full width, and clamped after that.
-pub(super) fn olmoe(fields: &Fields<'_>) -> Result<ModelConfig, InteropError> {
-    let defaults = Defaults {
-        rope_theta: 1e4,
-        epsilon: 1e-5,
-    };
-    let qk = QkvNormSites::at("qk", NormSite::FULL_WIDTH);
+/// Queries and keys are clamped behind their norms, values too.
+pub(super) fn olmoe(fields: &Fields<'_>, row: &'static Architecture) -> Model {
     let clip_qkv: Option<f64> = fields.get("clip_qkv")?;
     let decoder = DecoderConfig {
         clip_qkv,
         clip_normed: clip_qkv.is_some(),
-        ..llama_like(fields, &defaults, qk)?
+        ..decoder(fields, row, "hidden_act")?
     };
-    let d_ff = decoder.d_ff;
-    let sparse = sparse(fields, fields.or("norm_topk_prob", false)?, d_ff, 0.01)?;
-    all_sparse(decoder, sparse)
+    only_full_layers(fields)?;
+    let assumed = Assumed {
+        experts: 64,
+        top_k: 8,
+        balance: 0.01,
+    };
+    let renormalize = fields.or("norm_topk_prob", false)?;
+    let sparse = sparse(fields, renormalize, decoder.d_ff, &assumed)?;
+    with_experts(decoder, Some(sparse))
 }
 
-/// Queries and keys are normalised per head; layers may be dense.
-pub(super) fn qwen3_moe(fields: &Fields<'_>) -> Result<ModelConfig, InteropError> {
-    let defaults = Defaults {
-        rope_theta: 1e4,
-        epsilon: 1e-6,
-    };
-    let window: Option<usize> = fields.get("sliding_window")?;
+/// Layers may be dense; a window is in all of them, whatever `max_window_layers` says: transformers does not read it.
+pub(super) fn qwen3_moe(fields: &Fields<'_>, row: &'static Architecture) -> Model {
+    let window: Option<usize> = fields.or("sliding_window", row.defaults.window)?;
     let use_window = fields.or("use_sliding_window", false)?;
-    let full_layers: usize = fields.or("max_window_layers", 0)?;
-    if use_window && full_layers != 0 {
-        let reason = "a window is in all layers here, or in none";
-        return unsupported("max_window_layers", full_layers, reason);
-    }
+    let _: Option<usize> = fields.get("max_window_layers")?;
     let decoder = DecoderConfig {
         sliding_window: window.filter(|_| use_window),
-        ..llama_like(fields, &defaults, QkvNormSites::per_head("qk"))?
+        ..decoder(fields, row, "hidden_act")?
     };
+    only_full_layers(fields)?;
     let every: usize = fields.or("decoder_sparse_step", 1)?;
-    let dense: Vec<usize> = fields.or("mlp_only_layers", Vec::new())?;
+    let dense: Option<Vec<usize>> = fields.get("mlp_only_layers")?;
+    let dense = dense.unwrap_or_default();
     if every == 0 {
         return unsupported("decoder_sparse_step", every, "from 1");
     }
     let is_sparse = |layer: &usize| (layer + 1).is_multiple_of(every) && !dense.contains(layer);
     let layers: Vec<usize> = (0..decoder.n_layers).filter(is_sparse).collect();
-    let d_ff = fields.one_of(&["moe_intermediate_size"])?;
-    let sparse = sparse(fields, fields.or("norm_topk_prob", false)?, d_ff, 0.001)?;
+    let d_ff = fields.or("moe_intermediate_size", 768)?;
+    let assumed = Assumed {
+        experts: 128,
+        top_k: 8,
+        balance: 0.001,
+    };
+    let sparse = sparse(fields, fields.or("norm_topk_prob", false)?, d_ff, &assumed)?;
     let sparse = match layers.len() {
         0 => None,
         n if n == decoder.n_layers => Some(sparse),
@@ -78,17 +85,24 @@ pub(super) fn qwen3_moe(fields: &Fields<'_>) -> Result<ModelConfig, InteropError
             ..sparse
         }),
     };
-    with_bias_of_attention(ModelConfig { decoder, sparse })
+    with_experts(decoder, sparse)
+}
+
+/// What transformers assumes where a configuration says nothing.
+struct Assumed {
+    experts: usize,
+    top_k: usize,
+    balance: f64,
 }
 
 fn sparse(
     fields: &Fields<'_>,
     renormalize: bool,
     d_ff: usize,
-    coefficient: f64,
+    assumed: &Assumed,
 ) -> Result<SparseConfig, InteropError> {
-    let n_experts = fields.one_of(&["num_local_experts", "num_experts"])?;
-    let top_k = fields.one_of(&["num_experts_per_tok"])?;
+    let n_experts = fields.first(&["num_local_experts", "num_experts"], assumed.experts)?;
+    let top_k = fields.or("num_experts_per_tok", assumed.top_k)?;
     Ok(SparseConfig {
         router: RouterConfig {
             renormalize,
@@ -96,27 +110,18 @@ fn sparse(
         },
         losses: LossConfig {
             convention: LossConvention::HuggingFace,
-            balance: fields.or("router_aux_loss_coef", coefficient)?,
+            balance: fields.or("router_aux_loss_coef", assumed.balance)?,
             z: 0.0,
         },
         ..SparseConfig::new(n_experts, top_k, d_ff)
     })
 }
 
-fn all_sparse(decoder: DecoderConfig, sparse: SparseConfig) -> Result<ModelConfig, InteropError> {
-    let sparse = Some(sparse);
-    with_bias_of_attention(ModelConfig { decoder, sparse })
-}
-
-/// Refuses biases where a [`DecoderConfig`] would put them in more places than the file has them: it knows biases everywhere or
-/// nowhere, and these architectures have them in attention only.
-fn with_bias_of_attention(model: ModelConfig) -> Result<ModelConfig, InteropError> {
-    let everywhere = model.sparse.as_ref().map(|sparse| &sparse.layers);
-    let elsewhere = !model.decoder.tied || everywhere != Some(&SparseLayers::All);
-    if model.decoder.bias && elsewhere {
-        let reason =
-            "biases in attention alone are not implemented beside dense layers or an untied head";
-        return unsupported("attention_bias", true, reason);
+/// Refuses experts of another kind than [`Experts`](hybridnorm_moe::Experts).
+fn with_experts(decoder: DecoderConfig, sparse: Option<SparseConfig>) -> Model {
+    if sparse.is_some() && decoder.activation != Activation::SwiGlu {
+        let reason = "experts are SwiGLU layers here";
+        return unsupported("hidden_act", format!("{:?}", decoder.activation), reason);
     }
-    Ok(model)
+    Ok(ModelConfig { decoder, sparse })
 }

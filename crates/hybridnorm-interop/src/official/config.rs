@@ -176,6 +176,7 @@ impl OfficialConfig {
             affine: self.layer_norm_with_affine,
             attention_affine: self.attention_layer_norm_with_affine,
             bias: self.bias_for_layer_norm.unwrap_or(self.include_bias),
+            unit_offset: false,
         };
         let activation = match self.activation_type.as_str() {
             "swiglu" => Activation::SwiGlu,
@@ -213,12 +214,17 @@ impl OfficialConfig {
                 theta: self.rope_theta,
                 scaling: None,
             },
+            local_rope: None,
             bias: self.include_bias,
+            attention_bias: None,
+            feed_forward_bias: None,
+            head_bias: None,
             clip_qkv: self.clip_qkv,
             clip_normed: false,
             softmax_scale: None,
             attention_softcap: None,
             sliding_window: None,
+            global_layers: Vec::new(),
             logit_scale: self
                 .scale_logits
                 .then(|| 1.0 / (self.d_model as f64).sqrt()),

@@ -76,9 +76,10 @@ pub fn flops_per_token(model: &ModelConfig, seq: usize) -> Result<f64, ConfigErr
         false => decoder.padded_vocab_size * decoder.d_model,
     };
     let multiplied = Parameters::of(model)?.active - looked_up;
-    let positions = decoder.sliding_window.map_or(seq, |window| window.min(seq));
-    let heads = decoder.n_layers * decoder.n_heads * decoder.head_dim();
-    Ok(6.0 * multiplied as f64 + 12.0 * heads as f64 * positions as f64)
+    let seen = |layer| decoder.window(layer).map_or(seq, |window| window.min(seq));
+    let positions: usize = (0..decoder.n_layers).map(seen).sum();
+    let width = decoder.n_heads * decoder.head_dim();
+    Ok(6.0 * multiplied as f64 + 12.0 * width as f64 * positions as f64)
 }
 
 #[cfg(test)]
@@ -112,6 +113,11 @@ mod tests {
         model.decoder.sliding_window = Some(128);
         let windowed = flops_per_token(&model, 512).unwrap();
         assert!((found - windowed - 12.0 * l * h * q * 384.0).abs() < 1.0);
+        // In one layer it does not.
+        model.decoder.global_layers = vec![0];
+        let one = flops_per_token(&model, 512).unwrap();
+        assert!((one - windowed - 12.0 * h * q * 384.0).abs() < 1.0);
+        model.decoder.global_layers.clear();
         // A tied embedding is the head too.
         model.decoder.tied = true;
         assert_eq!(flops_per_token(&model, 512).unwrap(), windowed);

@@ -3,8 +3,9 @@
 use burn::module::Module;
 use burn::tensor::Device;
 use hybridnorm_core::Decoder;
-use hybridnorm_interop::hugging_face::{self, Imported};
-use hybridnorm_interop::{Array, InteropError, NameMap, TensorFile, load, official};
+use hybridnorm_interop::{
+    Array, InteropError, NameMap, Pretrained, TensorFile, hugging_face, load, official,
+};
 use hybridnorm_moe::{FeedForwardLayer, LossConfig, LossConvention, ModelConfig};
 
 use super::case::{CaseDir, Greedy, HuggingFaceCase, OfficialCase, Trajectory};
@@ -14,11 +15,19 @@ use super::record::{Losses, Record, Work};
 use super::routing::{Routed, first_flip};
 use crate::generate;
 
+/// Where a case's parameters lie.
+enum Weights {
+    /// In one file, under the authors' names.
+    Official(TensorFile),
+    /// In a folder of transformers.
+    Published(Box<Pretrained>),
+}
+
 /// A case, read.
 pub struct ModelCase {
     config: ModelConfig,
     n_params: usize,
-    weights: TensorFile,
+    weights: Weights,
     expected: Expected,
     greedy: Option<Greedy>,
     trajectory: Option<Trajectory>,
@@ -74,7 +83,7 @@ impl ModelCase {
             },
             checks: vec![layout(&config)],
             config,
-            weights,
+            weights: Weights::Official(weights),
             trajectory,
         })
     }
@@ -84,14 +93,8 @@ impl ModelCase {
     /// # Errors
     /// When it cannot be read, or needs what is not implemented.
     pub fn hugging_face(dir: &CaseDir) -> Result<Self, InteropError> {
-        let Imported { model, names } = hugging_face::import(&dir.json("model/config.json")?)?;
-        if !dir.has("model/model.safetensors") && dir.has("model/model.safetensors.index.json") {
-            return Err(InteropError::Unsupported {
-                field: "model.safetensors".to_string(),
-                value: "several files".to_string(),
-                reason: "a checkpoint in one file is read".to_string(),
-            });
-        }
+        let folder = Pretrained::open(dir.0.join("model"))?;
+        let (model, names) = (folder.config().clone(), folder.names().clone());
         let case: HuggingFaceCase = dir.json("case.json")?;
         let mut checks = vec![layout(&model)];
         if dir.has("config_legacy.json") {
@@ -113,7 +116,7 @@ impl ModelCase {
         ];
         Ok(Self {
             n_params: case.n_params,
-            weights: dir.tensors("model/model.safetensors")?,
+            weights: Weights::Published(Box::new(folder)),
             expected: Expected {
                 file: dir.tensors("expected.safetensors")?,
                 losses: paired(of, known),
@@ -146,7 +149,10 @@ impl ModelCase {
     /// # Errors
     /// When its weights do not fit.
     pub fn model(&self, device: &Device) -> Result<Decoder<FeedForwardLayer>, InteropError> {
-        load(self.config.init(device)?, &self.weights, self.names())
+        match &self.weights {
+            Weights::Official(file) => load(self.config.blank(device)?, file, self.names()),
+            Weights::Published(folder) => folder.load(device),
+        }
     }
 
     /// What a device computed, against what the reference computed.

@@ -1,0 +1,125 @@
+//! A folder as the Hub has it.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use hybridnorm_core::Decoder;
+use hybridnorm_moe::{FeedForwardLayer, ModelConfig};
+use serde_json::{Map, Value};
+
+use super::{Architecture, Imported, import};
+use crate::error::{InteropError, unsupported};
+use crate::folder::{TensorFolder, json};
+use crate::load;
+use crate::names::NameMap;
+use crate::tensors::Tensors;
+
+const CONFIG: &str = "config.json";
+const TOKENIZER: &str = "tokenizer.json";
+/// What a tied model's file may hold a second time.
+const HEAD: &str = "lm_head.weight";
+
+/// A published model: a folder with `config.json` and `model.safetensors`, in one file or several.
+///
+/// Opening reads the configuration and the files' headers. [`load`](Self::load) reads the numbers, tensor by tensor; they become f32,
+/// and beside the model there is never more than its largest parameter in memory a second time.
+#[derive(Debug)]
+pub struct Pretrained {
+    dir: PathBuf,
+    imported: Imported,
+    tensors: TensorFolder,
+}
+
+impl Pretrained {
+    /// Opens the folder `dir`.
+    ///
+    /// # Errors
+    /// When a file is missing, damaged or hostile; when the architecture or one of its options cannot be expressed: names the field.
+    pub fn open(dir: impl AsRef<Path>) -> Result<Self, InteropError> {
+        let dir = dir.as_ref().to_path_buf();
+        let imported = import(&Self::config_of(&dir)?)?;
+        let tensors = TensorFolder::open(&dir)?;
+        Ok(Self {
+            dir,
+            imported,
+            tensors,
+        })
+    }
+
+    /// The contents of `dir/config.json`.
+    ///
+    /// # Errors
+    /// When it is missing, or no JSON object.
+    pub fn config_of(dir: &Path) -> Result<Map<String, Value>, InteropError> {
+        json(&dir.join(CONFIG), "Hugging Face configuration")
+    }
+
+    /// The folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Its row in the table of architectures.
+    pub fn architecture(&self) -> &'static Architecture {
+        self.imported.architecture
+    }
+
+    /// The model's configuration.
+    pub fn config(&self) -> &ModelConfig {
+        &self.imported.model
+    }
+
+    /// What its tensors are called.
+    pub fn names(&self) -> &NameMap {
+        &self.imported.names
+    }
+
+    /// Its tensors.
+    pub fn tensors(&self) -> &TensorFolder {
+        &self.tensors
+    }
+
+    /// Its `tokenizer.json`, where it has one.
+    pub fn tokenizer(&self) -> Option<PathBuf> {
+        let path = self.dir.join(TOKENIZER);
+        path.is_file().then_some(path)
+    }
+
+    /// The model on `device`.
+    ///
+    /// # Errors
+    /// Names every tensor that is missing, left over, or of another shape.
+    pub fn load(&self, device: &Device) -> Result<Decoder<FeedForwardLayer>, InteropError> {
+        let names = self.names().clone();
+        let names = match self.config().decoder.tied && self.tensors.contains(HEAD) {
+            true => {
+                self.check_tied_head()?;
+                names.ignoring(&[HEAD])
+            }
+            false => names,
+        };
+        load(self.config().blank(device)?, &self.tensors, &names)
+    }
+
+    /// A tied model's head may lie in the file beside the embedding, if it is the same.
+    fn check_tied_head(&self) -> Result<(), InteropError> {
+        let path = "embedding.weight";
+        let decoder = &self.config().decoder;
+        let shape = [decoder.padded_vocab_size, decoder.d_model];
+        let layout = self.names().layout(path, &shape);
+        let name = layout.and_then(|layout| layout.names().next().map(str::to_string));
+        let embedding = name.filter(|name| self.tensors.contains(name));
+        if let Some(embedding) = embedding {
+            let (head, own) = (self.tensors.view(HEAD)?, self.tensors.view(&embedding)?);
+            if (head.dtype, head.bytes) != (own.dtype, own.bytes) {
+                let reason = format!(
+                    "the file holds a {HEAD} that is not {embedding}: transformers leaves them untied then, say so with false"
+                );
+                return unsupported("tie_word_embeddings", true, &reason);
+            }
+            self.tensors.release(HEAD);
+            self.tensors.release(&embedding);
+        }
+        Ok(())
+    }
+}
