@@ -44,6 +44,7 @@ pub mod pass;
 pub mod placement;
 pub mod precision;
 pub mod presets;
+pub mod probe;
 pub mod residual;
 pub mod trace;
 
@@ -62,5 +63,6 @@ pub use placement::{
     LayerNorms, NormSite, NormSpan, PLACEMENTS, Placement, QkvNormSites, ResidualNorms,
 };
 pub use presets::{PRESETS, Preset};
+pub use probe::{LayerFigures, Probe, ProbeFigures, StreamFigures};
 pub use residual::Residual;
 pub use trace::Trace;

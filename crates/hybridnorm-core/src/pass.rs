@@ -7,6 +7,7 @@ use burn::tensor::{Bool, Device, FloatDType, Int, Tensor};
 use crate::attention::cache::KvCache;
 use crate::attention::mask;
 use crate::attention::rope::{RotaryConfig, RotaryTables};
+use crate::probe::Probe;
 use crate::trace::{Branch, Op, Place, Trace};
 
 /// What a mask depends on: window, tokens before the first query, queries.
@@ -38,6 +39,7 @@ pub struct Pass<R = ()> {
     masks: Vec<(MaskKey, Tensor<4, Bool>)>,
     rotary: Vec<(RotaryKey, RotaryTables)>,
     trace: Option<Trace>,
+    probe: Option<Probe>,
     layer: Option<usize>,
     branch: Option<Branch>,
     noise: Option<u64>,
@@ -73,6 +75,7 @@ impl<R> Pass<R> {
             masks: Vec::new(),
             rotary: Vec::new(),
             trace: None,
+            probe: None,
             layer: None,
             branch: None,
             noise: None,
@@ -85,6 +88,14 @@ impl<R> Pass<R> {
     #[must_use]
     pub fn traced(mut self) -> Self {
         self.trace = Some(Trace::default());
+        self
+    }
+
+    /// Reports figures of every layer, see [`into_probe`](Self::into_probe); of a [`cached`](Self::cached) pass, only those of the
+    /// embedding.
+    #[must_use]
+    pub fn probed(mut self) -> Self {
+        self.probe = Some(Probe::default());
         self
     }
 
@@ -149,6 +160,25 @@ impl<R> Pass<R> {
         self.trace.is_some()
     }
 
+    /// Whether attention is to report of itself.
+    pub(crate) fn is_probed(&self) -> bool {
+        self.probe.is_some() && !matches!(self.context, Context::Cached(_))
+    }
+
+    pub(crate) fn probe_mut(&mut self) -> Option<&mut Probe> {
+        self.probe.as_mut()
+    }
+
+    /// The trace, for as long as values are computed that are not the pass's own.
+    pub(crate) fn take_trace(&mut self) -> Option<Trace> {
+        self.trace.take()
+    }
+
+    /// What [`take_trace`](Self::take_trace) took.
+    pub(crate) fn put_trace(&mut self, trace: Option<Trace>) {
+        self.trace = trace;
+    }
+
     /// The number of the document that each token belongs to, `[batch, seq]`, where they are kept apart.
     pub(crate) fn document_numbers(&self) -> Option<Tensor<2, Int>> {
         match &self.context {
@@ -170,6 +200,11 @@ impl<R> Pass<R> {
     /// The values, if this pass was [`traced`](Self::traced).
     pub fn into_trace(self) -> Option<Trace> {
         self.trace
+    }
+
+    /// The figures of every layer, if this pass was [`probed`](Self::probed).
+    pub fn into_probe(self) -> Option<Probe> {
+        self.probe
     }
 
     /// The cache, extended by this pass's tokens, if it was [`cached`](Self::cached).
@@ -208,10 +243,29 @@ impl<R> Pass<R> {
         }
         let mut mask = mask::causal(n_query, self.offset(), window, device);
         if let Context::Documents(documents) = &self.context {
-            mask = mask.bool_or(mask::across_documents((**documents).clone()));
+            let documents = (**documents).clone();
+            mask = mask.bool_or(mask::across_documents(documents.clone(), documents));
         }
         self.masks.push((key, mask.clone()));
         mask
+    }
+
+    /// Where the `n_query` queries from `start` on may not attend, `[1 or batch, 1, n_query, start + n_query]`, in a pass without a
+    /// cache; not kept.
+    pub(crate) fn mask_of(
+        &self,
+        window: Option<usize>,
+        start: usize,
+        n_query: usize,
+        device: &Device,
+    ) -> Tensor<4, Bool> {
+        let mask = mask::causal(n_query, start, window, device);
+        let Some(documents) = self.document_numbers() else {
+            return mask;
+        };
+        let query = documents.clone().narrow(1, start, n_query);
+        let key = documents.narrow(1, 0, start + n_query);
+        mask.bool_or(mask::across_documents(query, key))
     }
 
     /// The rotary tables for this pass's positions; made once for each rotary configuration.
@@ -244,6 +298,13 @@ impl<R> Pass<R> {
             trace.push(place, value.clone());
         }
         value
+    }
+
+    /// Reports the stream before the first block or behind one, if this pass is probed.
+    pub(crate) fn observe(&mut self, x: &Tensor<3>) {
+        if let Some(probe) = &mut self.probe {
+            probe.add_stream(x.clone());
+        }
     }
 
     /// Says that a block begins, or with `None` that the last one has ended.

@@ -172,6 +172,10 @@ pub struct TrainingConfig {
     pub keep_every: Amount,
     /// Between two steps whose update ratios are logged; 0 for none.
     pub update_ratio_every: Amount,
+    /// Between two steps whose layers are looked at, beside the first; 0 for none.
+    pub diagnostics_every: Amount,
+    /// Sequences of such a step that are passed through the model once more for what only the forward pass can tell.
+    pub diagnostics_sequences: usize,
 }
 
 impl Default for TrainingConfig {
@@ -192,6 +196,8 @@ impl Default for TrainingConfig {
             keep_best: true,
             keep_every: Amount::Steps(0),
             update_ratio_every: Amount::Steps(20),
+            diagnostics_every: Amount::Steps(0),
+            diagnostics_sequences: 2,
         }
     }
 }
@@ -350,8 +356,13 @@ impl RunConfig {
             let allowed = format!("at most model.max_seq_len = {}", self.model.max_seq_len);
             return Err(ConfigError::new("training.seq", t.seq, allowed));
         }
-        if t.eval_sequences == 0 {
-            return Err(ConfigError::new("training.eval_sequences", 0, "at least 1"));
+        for (field, value) in [
+            ("training.eval_sequences", t.eval_sequences),
+            ("training.diagnostics_sequences", t.diagnostics_sequences),
+        ] {
+            if value == 0 {
+                return Err(ConfigError::new(field, value, "at least 1"));
+            }
         }
         self.data.validate()?;
         self.guard.validate()?;

@@ -27,11 +27,10 @@ pub fn causal(
 /// Forbids attention between different documents.
 ///
 /// # Shapes
-/// - input `[batch, seq]`: document numbers
-/// - output `[batch, 1, seq, seq]`, true where attention is forbidden
-pub fn across_documents(documents: Tensor<2, Int>) -> Tensor<4, Bool> {
-    let [batch, seq] = documents.dims();
-    let query = documents.clone().reshape([batch, 1, seq, 1]);
-    let key = documents.reshape([batch, 1, 1, seq]);
-    query.not_equal(key)
+/// - `query` `[batch, n_query]`, `key` `[batch, n_key]`: document numbers
+/// - output `[batch, 1, n_query, n_key]`, true where attention is forbidden
+pub fn across_documents(query: Tensor<2, Int>, key: Tensor<2, Int>) -> Tensor<4, Bool> {
+    let ([batch, n_query], [_, n_key]) = (query.dims(), key.dims());
+    let query = query.reshape([batch, 1, n_query, 1]);
+    query.not_equal(key.reshape([batch, 1, 1, n_key]))
 }

@@ -6,6 +6,7 @@
 pub mod cache;
 mod fused;
 pub mod mask;
+mod observe;
 pub mod qkv_norm;
 pub mod rope;
 
@@ -204,6 +205,9 @@ impl Attention {
             qkv = qkv.clamp(-clip, clip);
         }
         let qkv = pass.keep(Op::QkvProjection, qkv);
+        if pass.is_probed() {
+            self.observe(&qkv, pass);
+        }
         let context = match self.fused(&qkv, pass) {
             Some(context) => {
                 if pass.is_traced() {
@@ -245,14 +249,13 @@ impl Attention {
         apply(&self.norms.context, context, Op::ContextNorm, pass).reshape([b, t, h * d])
     }
 
-    /// As [`attend`](Self::attend), before the context norm, operation by operation.
+    /// Queries, keys and values as the products of attention take them: normed, clipped, rotated.
     ///
     /// # Shapes
-    /// - output `[B, T, H, D]`
-    fn context<R>(&self, [query, key, value]: [Tensor<4>; 3], pass: &mut Pass<R>) -> Tensor<4> {
-        let (h, k, d) = self.settings.heads;
-        let [b, t, _, _] = query.dims();
-        let device = query.device();
+    /// - input `[B, T, heads, D]` each, output `[B, heads, T, D]`
+    fn heads<R>(&self, [query, key, value]: [Tensor<4>; 3], pass: &mut Pass<R>) -> [Tensor<4>; 3] {
+        let (_, _, d) = self.settings.heads;
+        let ([_, t, _, _], device) = (query.dims(), query.device());
         // N(Q), N(K), N(V), each [B, heads, T, D]
         let mut query = apply(&self.norms.query, query, Op::QueryNorm, pass).swap_dims(1, 2);
         let mut key = apply(&self.norms.key, key, Op::KeyNorm, pass).swap_dims(1, 2);
@@ -265,6 +268,17 @@ impl Attention {
             query = pass.keep(Op::QueryRotation, tables.rotate(query));
             key = pass.keep(Op::KeyRotation, tables.rotate(key));
         }
+        [query, key, value]
+    }
+
+    /// As [`attend`](Self::attend), before the context norm, operation by operation.
+    ///
+    /// # Shapes
+    /// - output `[B, T, H, D]`
+    fn context<R>(&self, qkv: [Tensor<4>; 3], pass: &mut Pass<R>) -> Tensor<4> {
+        let (h, k, d) = self.settings.heads;
+        let ([b, t, _, _], device) = (qkv[0].dims(), qkv[0].device());
+        let [query, mut key, mut value] = self.heads(qkv, pass);
         let mask = pass.mask(self.settings.window, t, &device);
         if let Some(cache) = pass.cache_mut() {
             [key, value] = cache.extend(self.settings.layer, [key, value]);

@@ -82,10 +82,11 @@ impl<F: FeedForward> Decoder<F> {
             x = x * scale;
         }
         x = pass.keep(Op::Embedding, x);
-        match &self.embedding_norm {
-            Some(norm) => pass.keep(Op::EmbeddingNorm, norm.forward(x)),
-            None => x,
+        if let Some(norm) = &self.embedding_norm {
+            x = pass.keep(Op::EmbeddingNorm, norm.forward(x));
         }
+        pass.observe(&x);
+        x
     }
 
     /// Block `layer`, from 0, on the stream before it.
@@ -103,6 +104,7 @@ impl<F: FeedForward> Decoder<F> {
     ) -> Tensor<3> {
         pass.enter_layer(Some(layer));
         let x = self.blocks[layer].forward(x, pass);
+        pass.observe(&x);
         pass.enter_layer(None);
         x
     }

@@ -5,5 +5,6 @@ mod loss;
 mod model;
 mod norm;
 mod portability;
+mod probe;
 mod readme;
 mod reference_run;

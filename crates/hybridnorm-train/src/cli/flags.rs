@@ -98,6 +98,10 @@ pub struct RunFlags {
     /// Between two evaluations: 100, or 5M tokens; 0 evaluates at the end only
     #[arg(long, value_name = "AMOUNT")]
     eval_every: Option<Amount>,
+    /// Between two looks at every layer, beside that at the first step (gradient norms, activations, attention): 50, or 5M tokens;
+    /// 0 for none
+    #[arg(long, value_name = "AMOUNT")]
+    diagnostics: Option<Amount>,
     /// Between two checkpoints: 100, or 5M tokens; 0 writes one at the end only
     #[arg(long, value_name = "AMOUNT")]
     checkpoint_every: Option<Amount>,
@@ -257,6 +261,7 @@ impl RunFlags {
         set(&mut training.recompute, &self.recompute);
         training.logit_rows = self.logit_rows.or(training.logit_rows);
         set(&mut training.eval_every, &self.eval_every);
+        set(&mut training.diagnostics_every, &self.diagnostics);
         set(&mut training.checkpoint_every, &self.checkpoint_every);
         set(&mut training.keep_checkpoints, &self.keep);
         set(&mut training.keep_every, &self.keep_every);

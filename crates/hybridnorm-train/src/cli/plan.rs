@@ -175,6 +175,14 @@ impl Plan<'_> {
             every(training.eval_every),
             self.0.last.windows(),
         )?;
+        if !training.diagnostics_every.is_zero() {
+            writeln!(
+                f,
+                "diagnose  every layer {}, on {} sequences",
+                every(training.diagnostics_every),
+                training.diagnostics_sequences.min(training.micro_batch),
+            )?;
+        }
         writeln!(
             f,
             "device    {} ({})",

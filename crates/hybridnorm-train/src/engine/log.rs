@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::diagnostics::Diagnostics;
 use super::error::TrainError;
 use super::metrics::{Evaluation, StepRecord};
 use super::tensorboard::EventFile;
@@ -31,6 +32,8 @@ pub enum Record {
         #[serde(flatten)]
         evaluation: Evaluation,
     },
+    /// What each layer did in a step, and before it in the forward pass.
+    Diagnostics(Box<Diagnostics>),
     /// A router has collapsed, or has recovered.
     Router {
         /// The step that showed it.
@@ -71,6 +74,7 @@ impl Record {
     pub fn step(&self) -> u64 {
         match self {
             Self::Step(record) => record.step,
+            Self::Diagnostics(record) => record.step,
             Self::Evaluation { step, .. }
             | Self::Router { step, .. }
             | Self::Guard { step, .. }
@@ -207,7 +211,10 @@ impl Said {
             } => {
                 self.evaluations.insert(*step, evaluation.bits_per_byte);
             }
-            Record::Step(_) | Record::Guard { .. } | Record::Change { .. } => {}
+            Record::Step(_)
+            | Record::Diagnostics(_)
+            | Record::Guard { .. }
+            | Record::Change { .. } => {}
         }
     }
 }

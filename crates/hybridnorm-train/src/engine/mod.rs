@@ -13,10 +13,12 @@
 //! | `tensorboard` | the same figures as TensorBoard event files, on request |
 //! | [`RouterRecord`] | health of the routers of a sparse model, step by step; warnings when one collapses |
 //! | [`RunDir`] | `config.toml`, the lock, what may differ on resume |
+//! | [`Diagnostics`] | what each layer does, every so many steps |
 //! | guards | what a step must look like to be trained on: [`GuardConfig`](crate::guard::GuardConfig) |
 
 mod between_steps;
 mod console;
+mod diagnostics;
 mod error;
 mod guarding;
 mod incident;
@@ -48,6 +50,7 @@ use burn::train::{Interrupter, Learner, LearningResult, SupervisedTraining, Trai
 use hybridnorm_core::ConfigError;
 
 pub use console::Console;
+pub use diagnostics::{Diagnostics, ForwardFigures, Layers, PartFigures};
 pub use error::TrainError;
 pub use inspect::{GenerationState, Inspection, LogState};
 pub(crate) use loader::documents;

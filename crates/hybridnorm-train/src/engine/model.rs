@@ -153,6 +153,18 @@ impl TokenBatch {
         self.tokens.clone().narrow(1, 1, length - 1)
     }
 
+    /// The first `sequences` of it, or all where there are fewer.
+    pub(super) fn first(self, sequences: usize) -> Self {
+        let [rows, _] = self.tokens.dims();
+        let rows = sequences.min(rows);
+        Self {
+            tokens: self.tokens.narrow(0, 0, rows),
+            documents: self.documents.map(|ids| ids.narrow(0, 0, rows)),
+            ignored: self.ignored.map(|ignored| ignored.narrow(0, 0, rows)),
+            noise: self.noise,
+        }
+    }
+
     /// The same on the device below autodiff.
     pub(super) fn without_autodiff(self) -> Self {
         Self {

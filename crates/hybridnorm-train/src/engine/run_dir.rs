@@ -32,6 +32,8 @@ const FREE: &[&str] = &[
     "training.checkpoint_every",
     "training.keep_checkpoints",
     "training.update_ratio_every",
+    "training.diagnostics_every",
+    "training.diagnostics_sequences",
     "training.keep_best",
     "training.keep_every",
     "data.path",

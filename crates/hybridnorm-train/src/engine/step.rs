@@ -10,7 +10,7 @@ use super::error::TrainError;
 use super::model::{LanguageModel, MicroBatch, Output, TokenBatch};
 use super::replicas::Replicas;
 use super::routers::{self, RouterMeters};
-use crate::recipe::{GradientNorms, Optimizer, UpdateRatios, clip_coefficient};
+use crate::recipe::{GradientNorms, Movement, Optimizer, clip_coefficient};
 
 /// The gradient of a step, not yet applied.
 pub(crate) struct StepGradients {
@@ -22,6 +22,8 @@ pub(crate) struct StepGradients {
     meters: RouterMeters,
     /// The micro-batches of a sparse model: to compute once more what went wrong, if anything did. Only routers can be named.
     again: Vec<TokenBatch>,
+    /// The first micro-batch, to look at what the model does with it.
+    pub sample: Option<TokenBatch>,
     /// What was measured.
     pub figures: StepFigures,
 }
@@ -57,9 +59,14 @@ impl StepGradients {
     ) -> Result<Self, TrainError> {
         let mut again: Vec<TokenBatch> = Vec::new();
         let sparse = model.is_sparse();
-        let micro_batches = micro_batches.inspect(|batch| match batch {
-            Ok(batch) if sparse => again.push(batch.clone()),
-            _ => {}
+        let mut sample = None;
+        let micro_batches = micro_batches.inspect(|batch| {
+            if let Ok(batch) = batch {
+                sample.get_or_insert_with(|| batch.clone());
+                if sparse {
+                    again.push(batch.clone());
+                }
+            }
         });
         let Share { sum, mut pending } = replicas.share(model, micro_batches, step)?;
         let micro_batches = pending.cross_entropy.len();
@@ -78,6 +85,7 @@ impl StepGradients {
             micro_batches,
             meters,
             again,
+            sample,
             figures,
         })
     }
@@ -114,11 +122,11 @@ impl StepGradients {
         lr: f64,
         max_norm: f64,
         step: u64,
-    ) -> (LanguageModel, Result<UpdateRatios, TrainError>) {
+    ) -> (LanguageModel, Result<Movement, TrainError>) {
         let scale = self.scale(max_norm);
         let (model, update) = optimizer.measured_step(model, self.sum, lr, scale);
-        let ratios = update.ratios().map_err(unreadable("update ratios", step));
-        (self.meters.rebalance(model), ratios)
+        let movement = update.read().map_err(unreadable("update ratios", step));
+        (self.meters.rebalance(model), movement)
     }
 
     /// What the sum of the gradients is multiplied by.
@@ -255,7 +263,10 @@ impl StepFigures {
     }
 }
 
-fn unreadable(what: &'static str, step: u64) -> impl FnOnce(TensorReadError) -> TrainError {
+pub(super) fn unreadable(
+    what: &'static str,
+    step: u64,
+) -> impl FnOnce(TensorReadError) -> TrainError {
     move |error| TrainError::Device {
         what,
         step,

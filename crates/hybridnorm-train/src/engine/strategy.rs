@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use burn::data::dataloader::{DataLoaderIterator, Progress};
 use burn::train::{
@@ -16,6 +16,7 @@ use hybridnorm_moe::{ModelConfig, RouterHealth};
 
 use super::Evaluate;
 use super::console::Console;
+use super::diagnostics::{Diagnostics, Observed};
 use super::error::TrainError;
 use super::guarding::Judged;
 use super::loader::BatchSource;
@@ -29,7 +30,7 @@ use super::step::{StepFigures, StepGradients};
 use crate::amount::Amount;
 use crate::guard::{GuardConfig, GuardState};
 use crate::mfu::Utilization;
-use crate::recipe::{Clip, Optimizer, OptimizerConfig, Schedule, UpdateRatios};
+use crate::recipe::{Clip, Movement, Optimizer, OptimizerConfig, Schedule, UpdateRatios};
 use crate::run::TrainingConfig;
 
 pub(super) type Events = SupervisedTrainingEventProcessor<LanguageModel>;
@@ -195,17 +196,37 @@ impl Session {
             };
             let tokens = step * self.training.tokens_per_step();
             let mut figures = None;
+            let (mut observed, mut aside) = (None, Duration::ZERO);
             if let Some(gradients) = gradients {
                 let lr = self.schedule.at(tokens);
                 let found = gradients.figures.clone();
-                let ratios;
-                (model, ratios) = self.apply(model, gradients, lr, step);
-                match ratios {
-                    Ok(ratios) => figures = Some((found, lr, ratios)),
+                if self.is_diagnosed(step) {
+                    match Observed::new(
+                        &model,
+                        &gradients,
+                        self.training.diagnostics_sequences,
+                        step,
+                    ) {
+                        Ok(seen) => (aside, observed) = (seen.time, Some(seen)),
+                        Err(error) => return (model, Err(error)),
+                    }
+                }
+                let movement;
+                (model, movement) = self.apply(model, gradients, lr, step);
+                match movement {
+                    Ok(movement) => {
+                        let ratios = self.is_due(self.training.update_ratio_every, step);
+                        let ratios = match ratios {
+                            true => movement.ratios(),
+                            false => UpdateRatios::new(),
+                        };
+                        observed = observed.map(|seen: Observed| seen.with_movement(movement));
+                        figures = Some((found, lr, ratios));
+                    }
                     Err(error) => return (model, Err(error)),
                 }
             }
-            let seconds = step_started.elapsed().as_secs_f64();
+            let seconds = step_started.elapsed().saturating_sub(aside).as_secs_f64();
             let elapsed_s = self.at.elapsed_before + started.elapsed().as_secs_f64();
             let record = figures.map(|(figures, lr, update_ratios)| {
                 let StepFigures {
@@ -240,6 +261,11 @@ impl Session {
             });
             let told = record.map_or(Ok(()), |(record, routers)| {
                 self.log.write(&Record::Step(record.clone()))?;
+                if let Some(seen) = observed {
+                    let diagnostics = Diagnostics::new(step, tokens, seen);
+                    self.log
+                        .write(&Record::Diagnostics(Box::new(diagnostics)))?;
+                }
                 self.watch(step, &routers)?;
                 self.tell(record, events, interrupter);
                 Ok(())
@@ -262,20 +288,22 @@ impl Session {
         gradients: StepGradients,
         lr: f64,
         step: u64,
-    ) -> (LanguageModel, Result<UpdateRatios, TrainError>) {
+    ) -> (LanguageModel, Result<Movement, TrainError>) {
         let max_norm = self.clip.at(step * self.training.tokens_per_step());
         let optimizer = &mut self.optimizer;
-        match self
-            .training
-            .update_ratio_every
-            .is_due(step, self.training.tokens_per_step())
-        {
+        match self.is_diagnosed(step) || self.is_due(self.training.update_ratio_every, step) {
             true => gradients.apply_measured(model, optimizer, lr, max_norm, step),
             false => {
                 let model = gradients.apply(model, optimizer, lr, max_norm);
-                (model, Ok(UpdateRatios::new()))
+                (model, Ok(Movement::default()))
             }
         }
+    }
+
+    /// Whether the layers are looked at in `step`: the first, and every so many.
+    fn is_diagnosed(&self, step: u64) -> bool {
+        let every = self.training.diagnostics_every;
+        !every.is_zero() && (step == 1 || self.is_due(every, step))
     }
 
     /// Whether what is done `every` so much is done after `step`.

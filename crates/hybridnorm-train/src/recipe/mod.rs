@@ -18,4 +18,4 @@ pub use groups::{GroupRule, ParamInfo, ParamKind, params};
 pub use muon::{MuonConfig, MuonScale, orthogonalize};
 pub use optimizer::{Moments, Optimizer};
 pub use schedule::{Decay, DecayShape, Schedule, ScheduleShape};
-pub use update::{ParamGroup, Update, UpdateRatios};
+pub use update::{Moved, Movement, ParamGroup, Update, UpdateRatios};

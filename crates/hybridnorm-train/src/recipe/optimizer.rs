@@ -198,7 +198,7 @@ impl ModuleMapper for Step<'_> {
             if let (Some(before), Some(measured)) = (before, &mut self.measured)
                 && let Some(rule) = self.rules.get(&id)
             {
-                measured.add(rule.group, before, updated.clone());
+                measured.add(id, rule.group, before, updated.clone());
             }
             let updated = Tensor::from_inner(updated);
             let updated = match checkpointing {

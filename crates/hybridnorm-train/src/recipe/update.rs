@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use burn::module::ParamId;
 use burn::tensor::{FloatDType, Tensor, TensorReadError};
 use serde::{Deserialize, Serialize};
 
@@ -52,21 +53,42 @@ pub type UpdateRatios = BTreeMap<ParamGroup, f64>;
 /// What a step did, not yet read from the device.
 #[derive(Debug, Default)]
 pub struct Update {
-    groups: Vec<ParamGroup>,
+    params: Vec<(ParamId, ParamGroup)>,
     /// ‖Δw‖² and ‖w‖² of each parameter in turn.
     squares: Vec<Tensor<1>>,
+}
+
+/// How far a step moved the weights.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Movement {
+    /// Each parameter that had a gradient.
+    pub each: Vec<Moved>,
+}
+
+/// How far a step moved one parameter.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Moved {
+    /// The parameter.
+    pub id: ParamId,
+    /// Its group.
+    pub group: ParamGroup,
+    /// ‖Δw‖².
+    pub moved: f64,
+    /// ‖w‖², before the step.
+    pub size: f64,
 }
 
 impl Update {
     /// Adds a parameter.
     pub(super) fn add<const D: usize>(
         &mut self,
+        id: ParamId,
         group: ParamGroup,
         before: Tensor<D>,
         after: Tensor<D>,
     ) {
         let square = |x: Tensor<D>| x.cast(FloatDType::F32).square().sum();
-        self.groups.push(group);
+        self.params.push((id, group));
         let moved = square(after - before.clone());
         self.squares.extend([moved, square(before)]);
     }
@@ -75,21 +97,37 @@ impl Update {
     ///
     /// # Errors
     /// When the device fails.
-    pub fn ratios(self) -> Result<UpdateRatios, TensorReadError> {
+    pub fn read(self) -> Result<Movement, TensorReadError> {
         if self.squares.is_empty() {
-            return Ok(UpdateRatios::new());
+            return Ok(Movement::default());
         }
         let squares: Vec<f32> = Tensor::cat(self.squares, 0).try_into_vec_as()?;
+        let params = self.params.into_iter().zip(squares.as_chunks::<2>().0);
+        let each = params.map(|((id, group), [moved, size])| Moved {
+            id,
+            group,
+            moved: f64::from(*moved),
+            size: f64::from(*size),
+        });
+        Ok(Movement {
+            each: each.collect(),
+        })
+    }
+}
+
+impl Movement {
+    /// How far it moved each group over its size.
+    pub fn ratios(&self) -> UpdateRatios {
         let mut sums: BTreeMap<ParamGroup, [f64; 2]> = BTreeMap::new();
-        for (group, [moved, size]) in self.groups.into_iter().zip(squares.as_chunks::<2>().0) {
-            let sum = sums.entry(group).or_default();
-            sum[0] += f64::from(*moved);
-            sum[1] += f64::from(*size);
+        for param in &self.each {
+            let sum = sums.entry(param.group).or_default();
+            sum[0] += param.moved;
+            sum[1] += param.size;
         }
         let ratios = sums
             .into_iter()
             .filter(|(_, [_, size])| *size > 0.0)
             .map(|(group, [moved, size])| (group, (moved / size).sqrt()));
-        Ok(ratios.collect())
+        ratios.collect()
     }
 }

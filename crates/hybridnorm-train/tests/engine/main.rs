@@ -1,5 +1,6 @@
 //! The engine as a whole: resume, accumulation, damaged checkpoints, refusals.
 
+mod diagnostics;
 mod documents;
 mod faults;
 mod guards;

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use hybridnorm_train::engine::{Evaluation, Record, RouterRecord, StepRecord};
+use hybridnorm_train::engine::{
+    Diagnostics, Evaluation, ForwardFigures, PartFigures, Record, RouterRecord, StepRecord,
+};
 use hybridnorm_train::guard::Action;
 use hybridnorm_train::recipe::ParamGroup;
 use serde_json::Value;
@@ -50,9 +52,41 @@ fn step(full: bool) -> Record {
     })
 }
 
+/// Of a model with a head of its own, or with none; with a layer of which nothing can be said.
+fn diagnostics(head: bool) -> Record {
+    let layers = || vec![Some(1.0), None];
+    let parts = || PartFigures {
+        embedding: Some(1.0),
+        attention: layers(),
+        feed_forward: layers(),
+        norms: layers(),
+        head: head.then_some(1.0),
+        other: None,
+    };
+    Record::Diagnostics(Box::new(Diagnostics {
+        step: 1,
+        tokens: 1,
+        gradient_norm: parts(),
+        weight_norm: parts(),
+        update_ratio: parts(),
+        forward: ForwardFigures {
+            embedding_rms: Some(1.0),
+            activation_rms: layers(),
+            embedding_similarity: None,
+            token_similarity: layers(),
+            attention_entropy: layers(),
+            least_head_entropy: layers(),
+            largest_logit: layers(),
+            sequences: 1,
+        },
+        seconds: 1.0,
+    }))
+}
+
 fn others() -> Vec<Record> {
     let text = String::new;
     vec![
+        diagnostics(true),
         Record::Evaluation {
             step: 1,
             tokens: 1,
@@ -82,7 +116,8 @@ fn others() -> Vec<Record> {
     ]
 }
 
-/// Kind and fields of a record; those of a router as `routers.FIELD`.
+/// Kind and fields of a record; those of a router as `routers.FIELD`, those of the parts of a model, which three fields have, as
+/// `gradient_norm.PART`.
 fn fields(record: &Record) -> (String, BTreeSet<String>) {
     let Value::Object(mut object) = serde_json::to_value(record).unwrap() else {
         panic!("no object");
@@ -92,6 +127,10 @@ fn fields(record: &Record) -> (String, BTreeSet<String>) {
     if let Some(router) = object.get("routers").and_then(|routers| routers.get(0)) {
         let inner = router.as_object().unwrap().keys();
         names.extend(inner.map(|name| format!("routers.{name}")));
+    }
+    if let Some(parts) = object.get("gradient_norm") {
+        let inner = parts.as_object().unwrap().keys();
+        names.extend(inner.map(|name| format!("gradient_norm.{name}")));
     }
     (kind, names)
 }
@@ -134,11 +173,18 @@ fn the_page_has_every_field_and_no_other() {
     let inner = |name: &&String| !name.contains('.');
     let required: BTreeSet<&String> = all.difference(optional).filter(inner).collect();
     assert_eq!(least.iter().collect::<BTreeSet<_>>(), required);
+    let (_, least) = fields(&diagnostics(false));
+    let (all, optional) = &page["diagnostics"];
+    let required: BTreeSet<&String> = all.difference(optional).collect();
+    assert_eq!(least.iter().collect::<BTreeSet<_>>(), required);
 }
 
 #[test]
 fn every_record_reads_back_as_itself() {
-    for record in [step(true), step(false)].into_iter().chain(others()) {
+    for record in [step(true), step(false), diagnostics(false)]
+        .into_iter()
+        .chain(others())
+    {
         let line = serde_json::to_string(&record).unwrap();
         assert_eq!(serde_json::from_str::<Record>(&line).unwrap(), record);
     }

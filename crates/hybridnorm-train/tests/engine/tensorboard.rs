@@ -181,7 +181,10 @@ fn every_figure_is_there_and_a_resume_says_where_it_begins(#[case] device: &Devi
             Record::Evaluation { step, .. } => {
                 assert_eq!(shown("validation/bits_per_byte", step), 3.0);
             }
-            Record::Router { .. } | Record::Guard { .. } | Record::Change { .. } => {}
+            Record::Diagnostics(_)
+            | Record::Router { .. }
+            | Record::Guard { .. }
+            | Record::Change { .. } => {}
         }
     }
     assert_eq!(steps, 8);

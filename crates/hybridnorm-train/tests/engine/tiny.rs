@@ -13,8 +13,8 @@ use hybridnorm_moe::{FeedForwardLayer, Router, SparseConfig};
 use hybridnorm_train::checkpoint::{FORMAT, Snapshot, TrainingState};
 use hybridnorm_train::data::{DataError, StepBatch};
 use hybridnorm_train::engine::{
-    BatchSource, Console, Evaluation, Record, RunDir, StepRecord, TrainError, TrainRequest,
-    TrainSummary, train,
+    BatchSource, Console, Diagnostics, Evaluation, Record, RunDir, StepRecord, TrainError,
+    TrainRequest, TrainSummary, train,
 };
 use hybridnorm_train::guard::GuardState;
 use hybridnorm_train::recipe::{ClipWarmup, Moments, OptimizerName};
@@ -249,6 +249,15 @@ pub fn step_records(run: &Path) -> Vec<StepRecord> {
         _ => None,
     };
     records(run).into_iter().filter_map(step).collect()
+}
+
+/// What was recorded of the layers.
+pub fn diagnostics(run: &Path) -> Vec<Diagnostics> {
+    let found = |record| match record {
+        Record::Diagnostics(record) => Some(*record),
+        _ => None,
+    };
+    records(run).into_iter().filter_map(found).collect()
 }
 
 /// (step, loss bits, gradient norm bits, learning rate bits) of every step.

@@ -36,7 +36,7 @@ fn the_first_step_of_adamw_moves_weights_by_the_rate(#[case] device: &Device) {
         ..AdamWConfig::default()
     };
     let (_, update) = Optimizer::new(recipe, &bag).measured_step(bag.clone(), grads, 0.01, 1.0);
-    let ratios = update.ratios().unwrap();
+    let ratios = update.read().unwrap().ratios();
     // A parameter without a gradient is in no group.
     assert_eq!(ratios.keys().collect::<Vec<_>>(), [&ParamGroup::Other]);
     let ratio = ratios[&ParamGroup::Other];
@@ -46,7 +46,10 @@ fn the_first_step_of_adamw_moves_weights_by_the_rate(#[case] device: &Device) {
     grads.register(bag.zeros.id, Tensor::<2>::ones([2, 2], inner));
     let (_, update) =
         Optimizer::new(AdamWConfig::default(), &bag).measured_step(bag, grads, 0.01, 1.0);
-    assert!(update.ratios().unwrap().is_empty(), "a group of zeros");
+    assert!(
+        update.read().unwrap().ratios().is_empty(),
+        "a group of zeros"
+    );
 }
 
 #[apply(every_device!)]
@@ -86,7 +89,7 @@ fn every_parameter_has_its_group_and_measuring_changes_nothing(#[case] device: &
     let (measured, update) =
         Optimizer::new(recipe, &model).measured_step(model.clone(), grads(), 0.01, 1.0);
     assert_eq!(parameters(&plain), parameters(&measured));
-    let groups: BTreeSet<ParamGroup> = update.ratios().unwrap().into_keys().collect();
+    let groups: BTreeSet<ParamGroup> = update.read().unwrap().ratios().into_keys().collect();
     let expected: BTreeSet<ParamGroup> = params(&model).iter().map(ParamGroup::of).collect();
     assert_eq!(groups, expected);
     assert_eq!(groups.len(), 7);

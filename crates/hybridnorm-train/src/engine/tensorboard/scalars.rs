@@ -14,7 +14,11 @@ pub(super) fn scalars(record: &Record) -> Vec<(String, f64)> {
     let section = match record {
         Record::Step(_) => "train",
         Record::Evaluation { .. } => "validation",
-        Record::Router { .. } | Record::Guard { .. } | Record::Change { .. } => return Vec::new(),
+        // A list per layer: too many tags. The report draws them.
+        Record::Diagnostics(_)
+        | Record::Router { .. }
+        | Record::Guard { .. }
+        | Record::Change { .. } => return Vec::new(),
     };
     let mut found = Vec::new();
     if let Ok(Value::Object(fields)) = serde_json::to_value(record) {
