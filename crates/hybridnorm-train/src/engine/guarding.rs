@@ -17,7 +17,7 @@ use crate::recipe::Optimizer;
 /// What is to be done about a step.
 pub(super) enum Judged {
     /// To be trained on.
-    Good(StepGradients),
+    Good(Box<StepGradients>),
     /// Not to be trained on.
     Skipped,
     /// Not to be trained on, and the run goes back to its newest checkpoint, for this reason.
@@ -68,7 +68,7 @@ impl Session {
             }
         }
         self.guard_state.accept(&self.guard, loss, norm);
-        Ok(Judged::Good(gradients))
+        Ok(Judged::Good(Box::new(gradients)))
     }
 
     /// Does not train on `step`, and what `action` says beside.

@@ -212,7 +212,7 @@ impl Session {
                     }
                 }
                 let movement;
-                (model, movement) = self.apply(model, gradients, lr, step);
+                (model, movement) = self.apply(model, *gradients, lr, step);
                 match movement {
                     Ok(movement) => {
                         let ratios = self.is_due(self.training.update_ratio_every, step);
@@ -290,8 +290,10 @@ impl Session {
         step: u64,
     ) -> (LanguageModel, Result<Movement, TrainError>) {
         let max_norm = self.clip.at(step * self.training.tokens_per_step());
+        let measured =
+            self.is_diagnosed(step) || self.is_due(self.training.update_ratio_every, step);
         let optimizer = &mut self.optimizer;
-        match self.is_diagnosed(step) || self.is_due(self.training.update_ratio_every, step) {
+        match measured {
             true => gradients.apply_measured(model, optimizer, lr, max_norm, step),
             false => {
                 let model = gradients.apply(model, optimizer, lr, max_norm);
