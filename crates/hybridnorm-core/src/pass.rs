@@ -1,8 +1,8 @@
 //! One forward pass: what its layers share (mask, rotary tables, key/value cache) and what they report.
 
 use burn::nn::Linear;
-use burn::tensor::module::linear;
 use burn::tensor::{Bool, Device, FloatDType, Int, Tensor};
+use hybridnorm_kernels::project;
 
 use crate::attention::cache::KvCache;
 use crate::attention::mask;
@@ -124,12 +124,7 @@ impl<R> Pass<R> {
     /// # Shapes
     /// - `x` `[.., d_in]`, output `[.., d_out]`
     pub fn linear<const D: usize>(&self, layer: &Linear, x: Tensor<D>) -> Tensor<D> {
-        let Some(dtype) = self.products else {
-            return layer.forward(x);
-        };
-        let back = x.dtype();
-        let weight = layer.weight.val().cast(dtype);
-        let out = linear(x.cast(dtype), weight, None).cast(back);
+        let out = self.product(x, layer.weight.val(), project);
         match &layer.bias {
             Some(bias) => out + bias.val().unsqueeze(),
             None => out,

@@ -1,12 +1,14 @@
 //! Causal grouped-query attention whose memory grows with the sequence, not with its square (arXiv 2205.14135).
 
+use std::ops::Range;
+
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::autodiff::{Autodiff, NodeId};
 use burn::backend::tensor::{BoolTensor, FloatTensor, IntTensor};
 use burn::backend::{Backend, Dispatch, TensorMetadata, get_device_settings};
-use burn::tensor::{Int, Shape, Tensor};
+use burn::tensor::{DType, FloatDType, Int, Shape, Slice, Tensor};
 
 use crate::ops::KernelOps;
 use crate::qkv::slice;
@@ -23,6 +25,29 @@ pub struct AttentionSpec {
     pub scale: f64,
     /// Tokens a query sees, itself included; `None` for all before it.
     pub window: Option<usize>,
+    /// What the products of queries and keys, and of weights and values, are computed in; `None` for the type of the input.
+    pub products: Option<FloatDType>,
+}
+
+#[cfg(feature = "fusion")]
+impl AttentionSpec {
+    /// The shape of the output for heads of this shape.
+    pub(crate) fn out_shape(&self, qkv: &Shape) -> Shape {
+        Shape::from([qkv[0], qkv[2], self.heads * qkv[3]])
+    }
+
+    /// The shape of the log-sum-exp for heads of this shape.
+    pub(crate) fn lse_shape(&self, qkv: &Shape) -> Shape {
+        Shape::from([qkv[0], self.heads, qkv[2], 1])
+    }
+}
+
+/// What is added up in: f32, or f64 where the input is.
+pub(crate) fn working(dtype: DType) -> FloatDType {
+    match dtype {
+        DType::F64 => FloatDType::F64,
+        _ => FloatDType::F32,
+    }
 }
 
 /// `softmax(scale·Q·Kᵀ)·V` over the keys that each query may see: those up to its own place, within its window, in its own document.
@@ -57,127 +82,263 @@ pub fn attention(
     Tensor::from_dispatch(out)
 }
 
-/// The output, and the log-sum-exp of each query's scores, in whatever shape the backend keeps it.
-pub(crate) fn forward<B: Backend>(
+/// Queries whose scores stand in memory at once, where attention is composed: so that what it needs grows with the sequence, not with
+/// its square, and keys that come after all of them are never multiplied.
+pub(crate) const BLOCK: usize = 512;
+
+/// What stands between the two products of attention, on a block of queries.
+pub(crate) trait Softmax<B: Backend> {
+    /// The weights, and the log-sum-exp of each query's scores, `[batch, heads, queries, 1]`, in the type that is
+    /// [added up in](Seen::dtype).
+    ///
+    /// # Shapes
+    /// - `scores` and weights `[batch, heads, queries, keys]`, in the type of the products
+    fn forward(scores: FloatTensor<B>, seen: &Seen<B>) -> (FloatTensor<B>, FloatTensor<B>);
+
+    /// The weights once more, and the gradient of the scores from that of the weights: P·(dP − Σ P·dP).
+    ///
+    /// # Shapes
+    /// - all but `lse` `[batch, heads, queries, keys]`, in the type of the products
+    fn backward(
+        scores: FloatTensor<B>,
+        lse: FloatTensor<B>,
+        dweights: FloatTensor<B>,
+        seen: &Seen<B>,
+    ) -> (FloatTensor<B>, FloatTensor<B>);
+}
+
+/// A block of queries, and the keys that any of them may see.
+pub(crate) struct Seen<B: Backend> {
+    pub queries: Range<usize>,
+    pub keys: Range<usize>,
+    /// `[batch, seq]`
+    pub documents: Option<IntTensor<B>>,
+    pub window: Option<usize>,
+    /// What is added up in.
+    pub dtype: FloatDType,
+}
+
+impl<B: Backend> Seen<B> {
+    /// Blocks of at most `rows` queries, which cover the sequence.
+    fn blocks(
+        qkv: &FloatTensor<B>,
+        documents: Option<&IntTensor<B>>,
+        spec: AttentionSpec,
+        rows: usize,
+    ) -> Vec<Self> {
+        let (seq, dtype) = (qkv.shape()[2], working(qkv.dtype()));
+        let block = |start: usize| {
+            let first = |window: usize| (start + 1).saturating_sub(window);
+            let end = seq.min(start.saturating_add(rows));
+            Self {
+                queries: start..end,
+                keys: spec.window.map_or(0, first)..end,
+                documents: documents.cloned(),
+                window: spec.window,
+                dtype,
+            }
+        };
+        (0..seq).step_by(rows).map(block).collect()
+    }
+
+    /// `[1 or batch, 1, queries, keys]`, true where attention is forbidden.
+    fn forbidden(&self, like: &FloatTensor<B>) -> BoolTensor<B> {
+        let (batch, device) = (like.shape()[0], like.device());
+        let settings = get_device_settings::<B>(&device);
+        let (int, bool) = (settings.int_dtype, settings.bool_dtype);
+        let (rows, columns) = (self.queries.len(), self.keys.len());
+        let places = |range: &Range<usize>| {
+            B::int_arange(range.start as i64..range.end as i64, &device, int)
+        };
+        let query = B::int_reshape(places(&self.queries), Shape::from([1, 1, rows, 1]));
+        let key = B::int_reshape(places(&self.keys), Shape::from([1, 1, 1, columns]));
+        let ahead = B::int_sub(key, query);
+        let mut forbidden = B::int_greater_elem(ahead.clone(), 0.into(), bool);
+        if let Some(window) = self.window {
+            let past = B::int_lower_elem(ahead, (1 - window as i64).into(), bool);
+            forbidden = B::bool_or(forbidden, past);
+        }
+        let Some(documents) = &self.documents else {
+            return forbidden;
+        };
+        let all = Shape::from([batch, 1, rows, columns]);
+        let part = |range: &Range<usize>, shape: [usize; 4]| {
+            let slices = [Slice::from(0..batch), Slice::from(range.clone())];
+            let part = B::int_slice(documents.clone(), &slices);
+            B::int_expand(B::int_reshape(part, Shape::from(shape)), all.clone())
+        };
+        let query = part(&self.queries, [batch, 1, rows, 1]);
+        let key = part(&self.keys, [batch, 1, 1, columns]);
+        let forbidden = B::bool_expand(forbidden, all.clone());
+        B::bool_or(forbidden, B::int_not_equal(query, key, bool))
+    }
+
+    /// Scores in the type that is added up in, −∞ where attention is forbidden.
+    fn masked(&self, scores: FloatTensor<B>) -> FloatTensor<B> {
+        let forbidden = B::bool_expand(self.forbidden(&scores), scores.shape());
+        let scores = B::float_cast(scores, self.dtype);
+        B::float_mask_fill(scores, forbidden, f32::NEG_INFINITY.into())
+    }
+}
+
+/// [`Softmax`] in the backend's own operations.
+pub(crate) struct Composed;
+
+impl<B: Backend> Softmax<B> for Composed {
+    fn forward(scores: FloatTensor<B>, seen: &Seen<B>) -> (FloatTensor<B>, FloatTensor<B>) {
+        let products = scores.dtype().into();
+        let scores = seen.masked(scores);
+        let max = B::float_max_dim(B::float_detach(scores.clone()), 3);
+        let exp = B::float_exp(B::float_sub(scores, max.clone()));
+        let sum = B::float_sum_dim(exp.clone(), 3);
+        let lse = B::float_add(B::float_log(sum.clone()), max);
+        (B::float_cast(B::float_div(exp, sum), products), lse)
+    }
+
+    fn backward(
+        scores: FloatTensor<B>,
+        lse: FloatTensor<B>,
+        dweights: FloatTensor<B>,
+        seen: &Seen<B>,
+    ) -> (FloatTensor<B>, FloatTensor<B>) {
+        let products = scores.dtype().into();
+        let weights = B::float_exp(B::float_sub(seen.masked(scores), lse));
+        let dweights = B::float_cast(dweights, seen.dtype);
+        let mean = B::float_sum_dim(B::float_mul(weights.clone(), dweights.clone()), 3);
+        let dscores = B::float_mul(weights.clone(), B::float_sub(dweights, mean));
+        let [weights, dscores] = [weights, dscores].map(|x| B::float_cast(x, products));
+        (weights, dscores)
+    }
+}
+
+/// The output, and the log-sum-exp of each query's scores, in whatever shape the backend keeps it; `rows` queries at once.
+pub(crate) fn forward<B: Backend, S: Softmax<B>>(
     qkv: FloatTensor<B>,
     documents: Option<IntTensor<B>>,
     spec: AttentionSpec,
+    rows: usize,
 ) -> (FloatTensor<B>, FloatTensor<B>) {
     let shape = qkv.shape();
     let (batch, seq, dim) = (shape[0], shape[2], shape[3]);
-    let [query, key, value] = parts::<B>(&qkv, spec);
-    let scores = scores::<B>(query, key, documents, spec);
-    let max = B::float_max_dim(B::float_detach(scores.clone()), 3);
-    let exp = B::float_exp(B::float_sub(scores, max.clone()));
-    let sum = B::float_sum_dim(exp.clone(), 3);
-    let lse = B::float_add(B::float_log(sum.clone()), max);
-    let weights = stacked::<B>(B::float_div(exp, sum), spec);
-    let context = B::float_matmul(weights, value);
-    let context = B::float_reshape(context, Shape::from([batch, spec.heads, seq, dim]));
+    let (mut contexts, mut lses) = (Vec::new(), Vec::new());
+    for seen in Seen::<B>::blocks(&qkv, documents.as_ref(), spec, rows) {
+        let [query, key, value] = parts::<B>(&qkv, &seen, spec);
+        let scores = unstacked::<B>(B::float_matmul(query, transposed::<B>(key)), spec);
+        let (weights, lse) = S::forward(scores, &seen);
+        let context = B::float_matmul(stacked::<B>(weights, spec), value);
+        contexts.push(unstacked::<B>(context, spec));
+        lses.push(lse);
+    }
+    let context = B::float_cast(joined::<B>(contexts), qkv.dtype().into());
     let context = B::float_swap_dims(context, 1, 2);
     let out = B::float_reshape(context, Shape::from([batch, seq, spec.heads * dim]));
-    (out, lse)
+    (out, joined::<B>(lses))
 }
 
 /// The gradient of `qkv`: with P the weights and dP = dO·Vᵀ, dS = P·(dP − Σ P·dP), and from it those of queries and keys.
-pub(crate) fn backward<B: Backend>(
+pub(crate) fn backward<B: Backend, S: Softmax<B>>(
     qkv: FloatTensor<B>,
     documents: Option<IntTensor<B>>,
     [lse, dout]: [FloatTensor<B>; 2],
     spec: AttentionSpec,
+    rows: usize,
 ) -> FloatTensor<B> {
     let shape = qkv.shape();
     let (batch, seq, dim) = (shape[0], shape[2], shape[3]);
     let dout = B::float_reshape(dout, Shape::from([batch, seq, spec.heads, dim]));
     let dout = B::float_swap_dims(dout, 1, 2);
-    let [query, key, value] = parts::<B>(&qkv, spec);
-    let scores = scores::<B>(query.clone(), key.clone(), documents, spec);
-    let weights = B::float_exp(B::float_sub(scores, lse));
-    let dout = stacked::<B>(dout, spec);
-    let transposed = |x: FloatTensor<B>| B::float_swap_dims(x, 2, 3);
-    let dvalue = B::float_matmul(
-        transposed(stacked::<B>(weights.clone(), spec)),
-        dout.clone(),
-    );
-    let dweights = B::float_matmul(dout, transposed(value));
-    let dweights = B::float_reshape(dweights, weights.shape());
-    let mean = B::float_sum_dim(B::float_mul(weights.clone(), dweights.clone()), 3);
-    let dscores = B::float_mul(weights, B::float_sub(dweights, mean));
-    let dscores = stacked::<B>(dscores, spec);
-    let dquery = B::float_matmul(dscores.clone(), key);
-    let dquery = B::float_mul_scalar(dquery, spec.scale.into());
-    let dquery = B::float_reshape(dquery, Shape::from([batch, spec.heads, seq, dim]));
-    let dkey = B::float_matmul(transposed(dscores), query);
-    B::float_cat(vec![dquery, dkey, dvalue], 1)
+    let (mut dqueries, mut dkey, mut dvalue) = (Vec::new(), None, None);
+    for seen in Seen::<B>::blocks(&qkv, documents.as_ref(), spec, rows) {
+        let [query, key, value] = parts::<B>(&qkv, &seen, spec);
+        let dout = slice::<B>(&dout, 2, seen.queries.clone());
+        let dout = stacked::<B>(in_products::<B>(dout, spec), spec);
+        let lse = slice::<B>(&lse, 2, seen.queries.clone());
+        let scores = B::float_matmul(query.clone(), transposed::<B>(key.clone()));
+        let dweights = B::float_matmul(dout.clone(), transposed::<B>(value));
+        let [scores, dweights] = [scores, dweights].map(|x| unstacked::<B>(x, spec));
+        let (weights, dscores) = S::backward(scores, lse, dweights, &seen);
+        let [weights, dscores] = [weights, dscores].map(|x| stacked::<B>(x, spec));
+        let wide = |x| B::float_cast(x, seen.dtype);
+        let part = wide(B::float_matmul(transposed::<B>(weights), dout));
+        dvalue = Some(add_at::<B>(dvalue, part, &seen.keys, seq));
+        let part = wide(B::float_matmul(transposed::<B>(dscores.clone()), query));
+        dkey = Some(add_at::<B>(dkey, part, &seen.keys, seq));
+        let dquery = wide(unstacked::<B>(B::float_matmul(dscores, key), spec));
+        dqueries.push(B::float_mul_scalar(dquery, spec.scale.into()));
+    }
+    let parts = [Some(joined::<B>(dqueries)), dkey, dvalue];
+    let gradient = B::float_cat(parts.into_iter().flatten().collect(), 1);
+    B::float_cast(gradient, qkv.dtype().into())
 }
 
-/// Queries, scaled, those that share a key below each other `[batch, kv_heads, group·seq, dim]`; keys and values
-/// `[batch, kv_heads, seq, dim]`.
-fn parts<B: Backend>(qkv: &FloatTensor<B>, spec: AttentionSpec) -> [FloatTensor<B>; 3] {
+/// Queries of a block, scaled, those that share a key below each other `[batch, kv_heads, group·queries, dim]`; keys and values
+/// `[batch, kv_heads, keys, dim]`; all in the type of the products.
+fn parts<B: Backend>(
+    qkv: &FloatTensor<B>,
+    seen: &Seen<B>,
+    spec: AttentionSpec,
+) -> [FloatTensor<B>; 3] {
     let (h, k) = (spec.heads, spec.kv_heads);
-    let query = stacked::<B>(slice::<B>(qkv, 1, 0..h), spec);
-    let key = slice::<B>(qkv, 1, h..h + k);
-    let value = slice::<B>(qkv, 1, h + k..h + 2 * k);
-    let query = B::float_mul_scalar(query, spec.scale.into());
-    [query, key, value]
+    let cut = |heads: Range<usize>, range: &Range<usize>| {
+        slice::<B>(&slice::<B>(qkv, 1, heads), 2, range.clone())
+    };
+    let query = B::float_mul_scalar(cut(0..h, &seen.queries), spec.scale.into());
+    let query = stacked::<B>(query, spec);
+    let [key, value] = [h, h + k].map(|first| cut(first..first + k, &seen.keys));
+    [query, key, value].map(|x| in_products::<B>(x, spec))
 }
 
-/// `[batch, heads, seq, n]` as `[batch, kv_heads, group·seq, n]`.
+fn in_products<B: Backend>(x: FloatTensor<B>, spec: AttentionSpec) -> FloatTensor<B> {
+    match spec.products {
+        Some(dtype) => B::float_cast(x, dtype),
+        None => x,
+    }
+}
+
+fn transposed<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {
+    B::float_swap_dims(x, 2, 3)
+}
+
+/// `[batch, heads, queries, n]` as `[batch, kv_heads, group·queries, n]`.
 fn stacked<B: Backend>(x: FloatTensor<B>, spec: AttentionSpec) -> FloatTensor<B> {
     let shape = x.shape();
     let rows = spec.heads / spec.kv_heads * shape[2];
     B::float_reshape(x, Shape::from([shape[0], spec.kv_heads, rows, shape[3]]))
 }
 
-/// `[batch, heads, seq, seq]`, −∞ where attention is forbidden.
-fn scores<B: Backend>(
-    query: FloatTensor<B>,
-    key: FloatTensor<B>,
-    documents: Option<IntTensor<B>>,
-    spec: AttentionSpec,
-) -> FloatTensor<B> {
-    let (batch, seq) = (key.shape()[0], key.shape()[2]);
-    let scores = B::float_matmul(query, B::float_swap_dims(key.clone(), 2, 3));
-    let shape = Shape::from([batch, spec.heads, seq, seq]);
-    let scores = B::float_reshape(scores, shape.clone());
-    let forbidden = forbidden::<B>(&key, documents, spec.window);
-    B::float_mask_fill(
-        scores,
-        B::bool_expand(forbidden, shape),
-        f32::NEG_INFINITY.into(),
-    )
+/// What [`stacked`] stacks.
+fn unstacked<B: Backend>(x: FloatTensor<B>, spec: AttentionSpec) -> FloatTensor<B> {
+    let shape = x.shape();
+    let rows = shape[2] * spec.kv_heads / spec.heads;
+    B::float_reshape(x, Shape::from([shape[0], spec.heads, rows, shape[3]]))
 }
 
-/// `[1 or batch, 1, seq, seq]`, true where attention is forbidden.
-fn forbidden<B: Backend>(
-    like: &FloatTensor<B>,
-    documents: Option<IntTensor<B>>,
-    window: Option<usize>,
-) -> BoolTensor<B> {
-    let (batch, seq, device) = (like.shape()[0], like.shape()[2], like.device());
-    let settings = get_device_settings::<B>(&device);
-    let (int, bool) = (settings.int_dtype, settings.bool_dtype);
-    let place = || B::int_arange(0..seq as i64, &device, int);
-    let query = B::int_reshape(place(), Shape::from([1, 1, seq, 1]));
-    let key = B::int_reshape(place(), Shape::from([1, 1, 1, seq]));
-    let ahead = B::int_sub(key, query);
-    let mut forbidden = B::int_greater_elem(ahead.clone(), 0.into(), bool);
-    if let Some(window) = window {
-        let past = B::int_lower_elem(ahead, (1 - window as i64).into(), bool);
-        forbidden = B::bool_or(forbidden, past);
+/// Blocks of queries, one behind the other.
+fn joined<B: Backend>(mut blocks: Vec<FloatTensor<B>>) -> FloatTensor<B> {
+    match blocks.len() {
+        1 => blocks.remove(0),
+        _ => B::float_cat(blocks, 2),
     }
-    let Some(documents) = documents else {
-        return forbidden;
-    };
-    let all = Shape::from([batch, 1, seq, seq]);
-    let expanded = |shape: [usize; 4]| {
-        let documents = B::int_reshape(documents.clone(), Shape::from(shape));
-        B::int_expand(documents, all.clone())
-    };
-    let query = expanded([batch, 1, seq, 1]);
-    let key = expanded([batch, 1, 1, seq]);
-    let forbidden = B::bool_expand(forbidden, all.clone());
-    B::bool_or(forbidden, B::int_not_equal(query, key, bool))
+}
+
+/// `sum`, or zeros, with `part` added at the keys that it belongs to.
+fn add_at<B: Backend>(
+    sum: Option<FloatTensor<B>>,
+    part: FloatTensor<B>,
+    keys: &Range<usize>,
+    seq: usize,
+) -> FloatTensor<B> {
+    let mut shape = part.shape();
+    if keys.len() == seq && sum.is_none() {
+        return part;
+    }
+    shape[2] = seq;
+    let (device, dtype) = (part.device(), part.dtype().into());
+    let sum = sum.unwrap_or_else(|| B::float_zeros(shape, &device, dtype));
+    let mut slices = [Slice::full(); 4];
+    slices[2] = Slice::from(keys.clone());
+    let part = B::float_add(B::float_slice(sum.clone(), &slices), part);
+    B::float_slice_assign(sum, &slices, part)
 }
 
 type Tracked<B, C> = FloatTensor<Autodiff<B, C>>;
@@ -189,7 +350,9 @@ pub(crate) fn differentiable<B: KernelOps, C: CheckpointStrategy>(
     spec: AttentionSpec,
 ) -> (Tracked<B, C>, Tracked<B, C>) {
     if reference_ops() {
-        return forward::<Autodiff<B, C>>(qkv, by_document.then_some(documents), spec);
+        // In one block: Burn's own differentiation of a slice makes a tensor as large as what it was cut from.
+        let documents = by_document.then_some(documents);
+        return forward::<Autodiff<B, C>, Composed>(qkv, documents, spec, usize::MAX);
     }
     let nodes = [qkv.node()];
     match Attention.prepare::<C>(nodes).compute_bound().stateful() {

@@ -14,7 +14,7 @@ use crate::cross_entropy;
 use crate::groups::Groups;
 use crate::ops::KernelOps;
 use crate::qkv::{self, Constants, QkvSpec};
-use crate::{rms_norm, swiglu};
+use crate::{project, rms_norm, swiglu};
 
 impl<B: KernelOps, C: CheckpointStrategy> KernelOps for Autodiff<B, C> {
     fn grouped_matmul(
@@ -104,6 +104,10 @@ impl<B: KernelOps, C: CheckpointStrategy> KernelOps for Autodiff<B, C> {
                 prep.finish(out)
             }
         }
+    }
+
+    fn project(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        project::differentiable::<B, C>(x, weight)
     }
 
     fn rms_norm(

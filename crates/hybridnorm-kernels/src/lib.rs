@@ -17,6 +17,8 @@ mod attention;
 mod autodiff;
 mod compose;
 mod cross_entropy;
+#[cfg(feature = "cube")]
+mod cube;
 #[cfg(feature = "flex")]
 mod flex;
 mod groups;
@@ -24,7 +26,9 @@ mod groups;
 mod host;
 #[allow(deprecated)] // Burn's word for ndarray, which stays supported here
 mod ops;
+mod pool;
 pub mod profile;
+mod project;
 mod qkv;
 mod reference;
 mod rms_norm;
@@ -35,6 +39,8 @@ pub use attention::{AttentionSpec, attention};
 pub use cross_entropy::cross_entropy;
 pub use groups::{Groups, Routes};
 pub use ops::KernelOps;
+pub use pool::on_pool;
+pub use project::project;
 pub use qkv::{QkvSpec, qkv_norm_rope};
 pub use reference::{reference_ops, use_reference_ops};
 pub use rms_norm::rms_norm;

@@ -5,12 +5,12 @@ use burn::backend::{Backend, backend_extension};
 use burn::tensor::IntDType;
 
 use crate::adamw::AdamWStep;
-use crate::attention::{self, AttentionSpec};
+use crate::attention::{self, AttentionSpec, BLOCK, Composed};
 use crate::compose;
 use crate::cross_entropy;
 use crate::groups::Groups;
 use crate::qkv::{self, Constants, QkvSpec};
-use crate::{rms_norm, swiglu};
+use crate::{project, rms_norm, swiglu};
 #[cfg(feature = "fusion")]
 use burn::backend::fusion::custom::TensorSpec;
 
@@ -88,8 +88,24 @@ pub trait KernelOps: Backend {
         compose::square_sum::<Self>(x)
     }
 
-    /// See [`rms_norm`](crate::rms_norm()).
+    /// See [`project`](crate::project()).
     #[fusion(default)]
+    fn project(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        project::forward::<Self>(x, weight)
+    }
+
+    /// The gradients of `x` and `weight` in [`project`](Self::project).
+    #[fusion(default)]
+    fn project_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        project::backward::<Self>(x, weight, dy)
+    }
+
+    /// See [`rms_norm`](crate::rms_norm()).
+    #[fusion(dtype = x, shape = x)]
     fn rms_norm(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
@@ -99,7 +115,7 @@ pub trait KernelOps: Backend {
     }
 
     /// The gradients of `x` and `weight` in [`rms_norm`](Self::rms_norm).
-    #[fusion(default)]
+    #[fusion(meta = |x, weight, _dy, _epsilon| (x.clone(), weight.clone()))]
     fn rms_norm_backward(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
@@ -110,7 +126,7 @@ pub trait KernelOps: Backend {
     }
 
     /// See [`qkv_norm_rope`](crate::qkv_norm_rope).
-    #[fusion(default)]
+    #[fusion(meta = |qkv, _query, _key, _value, _cos, _sin, spec| TensorSpec::new(spec.heads_shape(&qkv.shape), qkv.dtype))]
     fn qkv_norm_rope(
         qkv: FloatTensor<Self>,
         query: FloatTensor<Self>,
@@ -125,7 +141,7 @@ pub trait KernelOps: Backend {
     }
 
     /// The gradients of `qkv` and the three scales in [`qkv_norm_rope`](Self::qkv_norm_rope).
-    #[fusion(default)]
+    #[fusion(meta = |qkv, query, key, value, _cos, _sin, _dy, _spec| (qkv.clone(), query.clone(), key.clone(), value.clone()))]
     #[allow(clippy::too_many_arguments)] // The macro takes single tensors only.
     fn qkv_norm_rope_backward(
         qkv: FloatTensor<Self>,
@@ -150,19 +166,20 @@ pub trait KernelOps: Backend {
 
     /// See [`attention`](crate::attention()); beside the output the log-sum-exp of each query's scores, for the backward pass. The
     /// documents are read where attention is `by_document`.
-    #[fusion(default)]
+    #[fusion(meta = |qkv, _documents, _by_document, spec| (TensorSpec::new(spec.out_shape(&qkv.shape), qkv.dtype), TensorSpec::new(spec.lse_shape(&qkv.shape), attention::working(qkv.dtype).into())))]
     fn causal_attention(
         qkv: FloatTensor<Self>,
         documents: IntTensor<Self>,
         by_document: bool,
         spec: AttentionSpec,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        attention::forward::<Self>(qkv, by_document.then_some(documents), spec)
+        let documents = by_document.then_some(documents);
+        attention::forward::<Self, Composed>(qkv, documents, spec, BLOCK)
     }
 
     /// The gradient of `qkv` in [`causal_attention`](Self::causal_attention), from the log-sum-exp that it gave and
     /// the gradient of its output.
-    #[fusion(default)]
+    #[fusion(meta = |qkv, _documents, _by_document, _lse, _dout, _spec| qkv.clone())]
     #[allow(clippy::too_many_arguments)] // The macro takes single tensors only.
     fn causal_attention_backward(
         qkv: FloatTensor<Self>,
@@ -173,29 +190,29 @@ pub trait KernelOps: Backend {
         spec: AttentionSpec,
     ) -> FloatTensor<Self> {
         let documents = by_document.then_some(documents);
-        attention::backward::<Self>(qkv, documents, [lse, dout], spec)
+        attention::backward::<Self, Composed>(qkv, documents, [lse, dout], spec, BLOCK)
     }
 
     /// See [`swiglu`](crate::swiglu()).
-    #[fusion(default)]
+    #[fusion(meta = |h| TensorSpec::new(swiglu::out_shape(&h.shape), h.dtype))]
     fn swiglu(h: FloatTensor<Self>) -> FloatTensor<Self> {
         swiglu::forward::<Self>(h)
     }
 
     /// The gradient of `h` in [`swiglu`](Self::swiglu).
-    #[fusion(default)]
+    #[fusion(meta = |h, _dy| h.clone())]
     fn swiglu_backward(h: FloatTensor<Self>, dy: FloatTensor<Self>) -> FloatTensor<Self> {
         swiglu::backward::<Self>(h, dy)
     }
 
     /// See [`cross_entropy`](crate::cross_entropy()).
-    #[fusion(default)]
+    #[fusion(meta = |logits, _targets| TensorSpec::new([2, logits.shape[0]].into(), logits.dtype))]
     fn cross_entropy(logits: FloatTensor<Self>, targets: IntTensor<Self>) -> FloatTensor<Self> {
         cross_entropy::forward::<Self>(logits, targets)
     }
 
     /// The gradient of `logits` in [`cross_entropy`](Self::cross_entropy), from what that gave, `both`, and the gradient of it.
-    #[fusion(default)]
+    #[fusion(meta = |logits, _targets, _both, _upstream| logits.clone())]
     fn cross_entropy_backward(
         logits: FloatTensor<Self>,
         targets: IntTensor<Self>,
@@ -231,9 +248,6 @@ impl KernelOps for burn::backend::NdArray {
         Self::int_from_data(chosen, &device)
     }
 }
-
-#[cfg(feature = "cube")]
-impl KernelOps for burn_cubecl::CubeBackend {}
 
 /// Composed here, and computed where the device is: a server knows Burn's own operations only.
 #[cfg(feature = "remote")]

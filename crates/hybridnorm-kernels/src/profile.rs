@@ -20,17 +20,20 @@ pub enum Work {
     CrossEntropy,
     /// [`square_sum`](crate::square_sum) and [`adamw`](crate::adamw()).
     Optimizer,
+    /// [`project`](crate::project()).
+    Products,
 }
 
 impl Work {
     /// All of it, and how it is called.
-    pub const ALL: [(Self, &'static str); 6] = [
+    pub const ALL: [(Self, &'static str); 7] = [
         (Self::RmsNorm, "norms"),
         (Self::QkvNormRope, "norms inside attention, rotation"),
         (Self::Attention, "attention"),
         (Self::SwiGlu, "SwiGLU"),
         (Self::CrossEntropy, "cross-entropy"),
         (Self::Optimizer, "gradient norm, AdamW"),
+        (Self::Products, "products with the weights"),
     ];
 }
 

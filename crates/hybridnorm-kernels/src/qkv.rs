@@ -40,6 +40,12 @@ impl QkvSpec {
     pub(crate) fn all(&self) -> usize {
         self.heads + 2 * self.kv_heads
     }
+
+    /// The shape of the output for a projection of this shape.
+    #[cfg(feature = "fusion")]
+    pub(crate) fn heads_shape(&self, qkv: &Shape) -> Shape {
+        Shape::from([qkv[0], self.all(), qkv[1], self.head_dim])
+    }
 }
 
 /// Norms each head of a fused projection by the RMS of its own width, and turns queries and keys by their positions: each pair

@@ -6,6 +6,8 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::autodiff::{Autodiff, NodeId};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Dispatch, TensorMetadata};
+#[cfg(any(feature = "cube", feature = "fusion"))]
+use burn::tensor::Shape;
 use burn::tensor::{Slice, Tensor};
 
 use crate::ops::KernelOps;
@@ -23,6 +25,15 @@ pub fn swiglu<const D: usize>(h: Tensor<D>) -> Tensor<D> {
         "swiglu: {dims:?} has no halves"
     );
     Tensor::from_dispatch(Dispatch::swiglu(h.into_dispatch()))
+}
+
+/// The shape of the output for an input of this shape.
+#[cfg(any(feature = "cube", feature = "fusion"))]
+pub(crate) fn out_shape(h: &Shape) -> Shape {
+    let mut shape = h.clone();
+    let last = shape.num_dims() - 1;
+    shape[last] /= 2;
+    shape
 }
 
 pub(crate) fn forward<B: Backend>(h: FloatTensor<B>) -> FloatTensor<B> {

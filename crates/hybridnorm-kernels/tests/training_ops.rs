@@ -2,9 +2,10 @@
 
 mod numbers;
 
-use burn::tensor::{Bool, DType, Device, Int, Tensor, TensorData, activation};
+use burn::tensor::{Bool, DType, Device, FloatDType, Int, Tensor, TensorData, activation};
 use hybridnorm_kernels::{
-    AttentionSpec, QkvSpec, attention, cross_entropy, qkv_norm_rope, rms_norm, square_sum, swiglu,
+    AttentionSpec, QkvSpec, attention, cross_entropy, project, qkv_norm_rope, rms_norm, square_sum,
+    swiglu,
 };
 use hybridnorm_testing::{apply, every_device, largest, largest_difference, open, values};
 
@@ -50,6 +51,18 @@ fn compare(
     fused: impl Fn(Vec<Tensor<1>>) -> Tensor<1>,
     plain: impl Fn(Vec<Tensor<1>>) -> Tensor<1>,
 ) {
+    compare_in(f64::from(f32::EPSILON) / 2.0, device, inputs, fused, plain);
+}
+
+/// As [`compare`], where the largest relative error of a rounding is `rounding`.
+#[track_caller]
+fn compare_in(
+    rounding: f64,
+    device: &Device,
+    inputs: &[Vec<f64>],
+    fused: impl Fn(Vec<Tensor<1>>) -> Tensor<1>,
+    plain: impl Fn(Vec<Tensor<1>>) -> Tensor<1>,
+) {
     // Rounded to f32 first: both get the same numbers.
     let inputs: Vec<Vec<f64>> = inputs
         .iter()
@@ -67,7 +80,7 @@ fn compare(
             assert!(found.iter().all(|x| *x == 0.0), "a gradient of a constant");
             continue;
         }
-        let unit = largest(exact) * f64::from(f32::EPSILON) / 2.0;
+        let unit = largest(exact) * rounding;
         let error = largest_difference(found, exact) / unit;
         let what = match at {
             0 => "output".to_string(),
@@ -124,6 +137,36 @@ fn views_are_read_as_they_are(#[case] device: &Device) {
         &[numbers(240, 3)],
         |x| flat(swiglu(of(&x))),
         |x| flat(plain_swiglu(of(&x))),
+    );
+}
+
+/// Products too small to be shared among cores and large enough, with weights as they are and turned.
+#[apply(every_device!)]
+fn projections_equal_f64(
+    #[case] device: &Device,
+    #[values([1, 1, 1], [5, 7, 3], [130, 48, 65], [257, 192, 160])] shape: [usize; 3],
+    #[values(false, true)] turned: bool,
+) {
+    let [rows, d_in, d_out] = shape;
+    let inputs = [numbers(rows * d_in, 15), numbers(d_in * d_out, 16)];
+    let of = |x: &[Tensor<1>]| {
+        let weight = match turned {
+            true => x[1].clone().reshape([d_out, d_in]).transpose(),
+            false => x[1].clone().reshape([d_in, d_out]),
+        };
+        (x[0].clone().reshape([1, rows, d_in]), weight)
+    };
+    compare(
+        device,
+        &inputs,
+        |x| {
+            let (x, weight) = of(&x);
+            flat(project(x, weight))
+        },
+        |x| {
+            let (x, weight) = of(&x);
+            flat(x.matmul(weight.unsqueeze()))
+        },
     );
 }
 
@@ -319,6 +362,44 @@ fn attention_equals_f64(
     )]
     documents: Option<Documents>,
 ) {
+    compare_attention(device, shape, window, documents, None);
+}
+
+/// More queries than are computed at once.
+#[apply(every_device!)]
+fn a_long_sequence_equals_f64(
+    #[case] device: &Device,
+    #[values((None, None), (Some(300), None), (Some(700), Some(Documents::Three)))] what: (
+        Option<usize>,
+        Option<Documents>,
+    ),
+) {
+    compare_attention(device, [2, 1100, 2, 1, 4], what.0, what.1, None);
+}
+
+/// What is rounded to bf16 is off by roundings of bf16.
+#[apply(every_device!)]
+fn products_in_bf16_are_off_by_roundings_of_bf16(
+    #[case] device: &Device,
+    #[values(None, Some(20))] window: Option<usize>,
+) {
+    let products = Some(FloatDType::BF16);
+    if device.supports_dtype(FloatDType::BF16) {
+        compare_attention(device, [2, 65, 4, 2, 16], window, None, products);
+    } else {
+        eprintln!("{device:?} has no bf16");
+    }
+}
+
+/// The operation against one head after the other, each with all its scores.
+#[track_caller]
+fn compare_attention(
+    device: &Device,
+    shape: [usize; 5],
+    window: Option<usize>,
+    documents: Option<Documents>,
+    products: Option<FloatDType>,
+) {
     let [batch, seq, heads, kv_heads, head_dim] = shape;
     let all = heads + 2 * kv_heads;
     let spec = AttentionSpec {
@@ -326,11 +407,17 @@ fn attention_equals_f64(
         kv_heads,
         scale: 0.6,
         window,
+        products,
     };
     let inputs = [numbers(batch * all * seq * head_dim, 12)];
     let of = |x: &[Tensor<1>]| x[0].clone().reshape([batch, all, seq, head_dim]);
     let numbers = documents.map(|documents| documents.numbers(batch, seq));
-    compare(
+    let rounding = match products {
+        Some(_) => 2f64.powi(-9),
+        None => f64::from(f32::EPSILON) / 2.0,
+    };
+    compare_in(
+        rounding,
         device,
         &inputs,
         |x| {
@@ -377,6 +464,7 @@ fn a_window_of_one_token_sees_itself(#[case] device: &Device) {
         kv_heads: 1,
         scale: 0.5,
         window: Some(1),
+        products: None,
     };
     let qkv = Tensor::<1>::from_data(TensorData::new(numbers(4 * 70 * 6, 13), [1680]), device);
     let qkv = qkv.reshape([1, 4, 70, 6]);

@@ -2,6 +2,7 @@
 #![warn(missing_docs)]
 #![recursion_limit = "256"]
 
+mod allocator;
 pub mod amount;
 pub mod bench;
 pub mod checkpoint;

@@ -21,7 +21,7 @@ fn peaks(args: &str) -> (f64, f64) {
 #[case::shape_of_the_yardstick("--batch 8")]
 #[case::layers("--layers 8")]
 #[case::sequence("--seq 1024 --batch 4 --vocab 256")]
-#[case::width("--d-model 512 --layers 2 --seq 64 --batch 4 --ffn 2048 --vocab 8192")]
+#[case::width("--d-model 512 --layers 3 --seq 64 --batch 4 --ffn 2048 --vocab 8192")]
 #[case::weights_above_all("--d-model 1024 --heads 16 --ffn 2048 --seq 64 --batch 2 --vocab 1024")]
 #[case::vocabulary("--vocab 16384")]
 #[case::tied("--vocab 16384 --tied")]

@@ -11,12 +11,11 @@ use crate::precision::is_at_least_f32;
 
 impl Attention {
     /// Norms, rotation and attention up to the context, `[B, T, H·D]`. `None` where something is asked for that the operations do not
-    /// do: other norms than RMS over a head, clipping behind norms, a soft cap, a cache, products in another type.
+    /// do: other norms than RMS over a head, clipping behind norms, a soft cap, a cache.
     pub(super) fn fused<R>(&self, qkv: &Tensor<3>, pass: &mut Pass<R>) -> Option<Tensor<3>> {
         let settings = &self.settings;
         let plain = settings.clip_normed.is_none() && settings.softcap.is_none();
-        let whole = pass.products().is_none() && pass.cache_mut().is_none();
-        if !plain || !whole || !is_at_least_f32(qkv) {
+        if !plain || pass.cache_mut().is_some() || !is_at_least_f32(qkv) {
             return None;
         }
         let (heads, kv_heads, head_dim) = settings.heads;
@@ -46,6 +45,7 @@ impl Attention {
             kv_heads,
             scale: settings.scale,
             window: settings.window,
+            products: pass.products(),
         };
         Some(attention(qkv, pass.document_numbers(), spec))
     }

@@ -5,6 +5,7 @@ mod config;
 use burn::module::Module;
 use burn::nn::{Embedding, Linear};
 use burn::tensor::{Int, Tensor};
+use hybridnorm_kernels::project;
 
 use crate::attention::cache::KvCache;
 use crate::block::Block;
@@ -135,7 +136,7 @@ impl<F: FeedForward> Decoder<F> {
         let hidden = hidden.reshape([batch * seq, d_model]);
         let logits = match &self.head {
             Some(head) => pass.linear(head, hidden),
-            None => pass.matmul(hidden, self.embedding.weight.val().transpose()),
+            None => pass.product(hidden, self.embedding.weight.val().transpose(), project),
         };
         let [_, vocab] = logits.dims();
         let mut logits = logits.reshape([batch, seq, vocab]);

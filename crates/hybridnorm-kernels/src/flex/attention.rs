@@ -1,7 +1,7 @@
 //! Attention, block by block of queries: scores exist for one block of one head at a time, a row of them as long as the sequence.
 
 use burn::backend::flex::FlexTensor;
-use burn::tensor::DType;
+use burn::tensor::{DType, FloatDType};
 use rayon::prelude::*;
 
 use super::product::{Into, Matrix, multiply};
@@ -11,7 +11,7 @@ use crate::attention::AttentionSpec;
 /// Queries of a block.
 const QUERIES: usize = 64;
 
-/// The output `[batch, seq, heads·dim]` and each query's log-sum-exp `[batch, seq, heads]`. `None` where a tensor is not f32, or a
+/// The output `[batch, seq, heads·dim]` and each query's log-sum-exp `[batch, seq, heads]`. `None` where a tensor or a product is not f32, or a
 /// document comes back after another.
 pub(super) fn forward(
     qkv: &FlexTensor,
@@ -241,7 +241,8 @@ impl<'a> Heads<'a> {
     fn of(qkv: &'a FlexTensor, spec: AttentionSpec) -> Option<Self> {
         let [batch, seq, dim] = [0, 2, 3].map(|dim| qkv.layout().shape()[dim]);
         let values = qkv.as_slice::<f32>()?;
-        (!values.is_empty()).then_some(Self {
+        let in_f32 = matches!(spec.products, None | Some(FloatDType::F32));
+        (in_f32 && !values.is_empty()).then_some(Self {
             values,
             batch,
             seq,

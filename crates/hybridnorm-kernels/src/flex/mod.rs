@@ -5,6 +5,7 @@ mod attention;
 mod cross_entropy;
 mod grouped;
 mod product;
+mod project;
 mod qkv;
 mod rms_norm;
 mod simd;
@@ -16,7 +17,7 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::tensor::{Bytes, DType, IntDType, Shape};
 
 use crate::adamw::AdamWStep;
-use crate::attention::AttentionSpec;
+use crate::attention::{AttentionSpec, BLOCK, Composed};
 use crate::groups::Groups;
 use crate::ops::KernelOps;
 use crate::profile::{Work, timed};
@@ -66,6 +67,20 @@ impl KernelOps for Flex {
     fn square_sum(x: FloatTensor<Self>) -> FloatTensor<Self> {
         fast(Work::Optimizer, || rms_norm::square_sum(&x))
             .unwrap_or_else(|| compose::square_sum::<Self>(x))
+    }
+
+    fn project(x: FloatTensor<Self>, weight: FloatTensor<Self>) -> FloatTensor<Self> {
+        fast(Work::Products, || project::forward(&x, &weight))
+            .unwrap_or_else(|| crate::project::forward::<Self>(x, weight))
+    }
+
+    fn project_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        fast(Work::Products, || project::backward(&x, &weight, &dy))
+            .unwrap_or_else(|| crate::project::backward::<Self>(x, weight, dy))
     }
 
     fn rms_norm(
@@ -137,7 +152,7 @@ impl KernelOps for Flex {
         fast(Work::Attention, || {
             attention::forward(&qkv, documents.as_ref(), spec)
         })
-        .unwrap_or_else(|| crate::attention::forward::<Self>(qkv, documents, spec))
+        .unwrap_or_else(|| crate::attention::forward::<Self, Composed>(qkv, documents, spec, BLOCK))
     }
 
     fn causal_attention_backward(
@@ -153,7 +168,9 @@ impl KernelOps for Flex {
         fast(Work::Attention, || {
             attention::backward(&qkv, documents.as_ref(), &given, spec)
         })
-        .unwrap_or_else(|| crate::attention::backward::<Self>(qkv, documents, given, spec))
+        .unwrap_or_else(|| {
+            crate::attention::backward::<Self, Composed>(qkv, documents, given, spec, BLOCK)
+        })
     }
 
     fn swiglu(h: FloatTensor<Self>) -> FloatTensor<Self> {

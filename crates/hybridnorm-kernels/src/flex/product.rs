@@ -134,3 +134,47 @@ pub(super) fn multiply(
         );
     }
 }
+
+/// Multiplications from which on the cores share a product.
+const SHARED: usize = 192 * 192 * 192;
+
+/// `a·b`, row-major, on all cores where it is worth their while.
+pub(super) fn product_on_all_cores(a: Matrix<'_>, b: Matrix<'_>) -> Vec<f32> {
+    let (m, n, k) = (a.rows, b.columns, a.columns);
+    assert_eq!(k, b.rows, "inner dimensions");
+    if k == 0 {
+        return vec![0.0; m * n];
+    }
+    let parallelism = match m.saturating_mul(n).saturating_mul(k) >= SHARED {
+        true => gemm::Parallelism::Rayon(0),
+        false => gemm::Parallelism::None,
+    };
+    let mut out: Vec<f32> = Vec::with_capacity(m * n);
+    // SAFETY: the product of matrices with an inner dimension above zero writes each of its m·n elements, which the vector has room
+    // for, and reads none of them; a's and b's last elements lie in their slices, checked when they were made.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            out.as_mut_ptr(),
+            1,
+            n as isize,
+            false,
+            a.values.as_ptr(),
+            a.column_stride as isize,
+            a.row_stride as isize,
+            b.values.as_ptr(),
+            b.column_stride as isize,
+            b.row_stride as isize,
+            0.0,
+            1.0,
+            false,
+            false,
+            false,
+            parallelism,
+        );
+        out.set_len(m * n);
+    }
+    out
+}

@@ -209,7 +209,7 @@ impl fmt::Display for StepReport {
         }
         if !self.operations.is_empty() {
             let share = 100.0 * rest / self.step_ms;
-            let what = "the rest: matrix products, residual sums, embedding, the loop";
+            let what = "the rest: residual sums, embedding, the loop";
             writeln!(f, "          {rest:9.2} ms {share:5.1} %  {what}")?;
         }
         Ok(())

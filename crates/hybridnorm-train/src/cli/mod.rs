@@ -98,6 +98,7 @@ pub enum Command {
 
 /// Runs the program with `args`, its own name first.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    crate::allocator::keep_pages();
     let out = &mut io::stdout();
     let result = match Cli::try_parse_from(args) {
         Ok(cli) => dispatch(cli, out),

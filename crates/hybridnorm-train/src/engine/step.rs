@@ -4,6 +4,7 @@ use burn::module::ParamId;
 use burn::optim::{GradientsAccumulator, GradientsParams};
 use burn::tensor::{Device, FloatDType, Tensor, TensorReadError};
 use burn::train::TrainStep;
+use hybridnorm_kernels::on_pool;
 use hybridnorm_moe::RouterHealth;
 
 use super::error::TrainError;
@@ -152,7 +153,9 @@ impl Share {
         let mut sum = GradientsAccumulator::new();
         let mut pending = Pending::default();
         for (batch, number) in micro_batches.zip(before + 1..) {
-            let output = TrainStep::step(model, batch?);
+            let batch = batch?;
+            let device = batch.tokens.device();
+            let output = on_pool(&device, || TrainStep::step(model, batch));
             if let Output::MicroBatch(micro_batch) = output.item {
                 pending.add(*micro_batch, step, number)?;
             }

@@ -206,10 +206,10 @@ impl Workload {
             }
     }
 
-    /// Copies of the largest matrix that exist while it is measured and stepped: its square, and what it was before; Muon's iteration has more.
+    /// Copies of the largest matrix that exist while it is stepped: what it was before; Muon's iteration has more.
     fn step_tensors(&self) -> f64 {
         match self.optimizer {
-            OptimizerName::AdamW => 2.0,
+            OptimizerName::AdamW => 1.0,
             OptimizerName::Muon => 6.0,
         }
     }
