@@ -27,6 +27,15 @@ impl Sample {
     }
 }
 
+/// What both programs measure.
+pub struct What {
+    pub steps: usize,
+    pub precision: String,
+    pub forward_only: bool,
+    /// Whether PyTorch compiles its model.
+    pub compiled: bool,
+}
+
 /// A program and its flags, to which those of a shape are added.
 pub struct Engine {
     program: PathBuf,
@@ -34,9 +43,10 @@ pub struct Engine {
 }
 
 impl Engine {
-    pub fn ours(program: PathBuf, device: &str, steps: usize) -> Self {
-        let flags = ["bench", "step", "--json", "--device", device, "--steps"];
-        Self::new(program, &flags, steps)
+    pub fn ours(program: PathBuf, device: &str, what: &What) -> Self {
+        let flags = ["bench", "step", "--json", "--device", device];
+        let precision = ["--precision", &what.precision];
+        Self::new(program, &[&flags[..], &precision].concat(), what)
     }
 
     /// The yardstick, or why it cannot run here.
@@ -45,7 +55,7 @@ impl Engine {
         python: &str,
         script: &str,
         device: &str,
-        steps: usize,
+        what: &What,
     ) -> Result<Self, String> {
         let version = "import torch; print(torch.__version__, torch.cuda.is_available())";
         let found = cmd!(shell, "{python} -c {version}")
@@ -61,13 +71,19 @@ impl Engine {
         if device.starts_with("cuda") && found.ends_with("False") {
             return Err(format!("torch {found} sees no CUDA device"));
         }
-        let flags = [script, "--dtype", "f32", "--device", device, "--steps"];
-        Ok(Self::new(PathBuf::from(python), &flags, steps))
+        let mut flags = vec![script, "--dtype", &what.precision, "--device", device];
+        if what.compiled {
+            flags.push("--compile");
+        }
+        Ok(Self::new(PathBuf::from(python), &flags, what))
     }
 
-    fn new(program: PathBuf, flags: &[&str], steps: usize) -> Self {
+    fn new(program: PathBuf, flags: &[&str], what: &What) -> Self {
         let mut flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
-        flags.push(steps.to_string());
+        flags.extend(["--steps".to_owned(), what.steps.to_string()]);
+        if what.forward_only {
+            flags.push("--forward-only".to_owned());
+        }
         Self { program, flags }
     }
 
@@ -133,8 +149,14 @@ mod tests {
     #[test]
     fn a_missing_python_is_told_from_a_missing_torch() {
         let shell = Shell::new().unwrap();
+        let what = What {
+            steps: 1,
+            precision: "f32".to_owned(),
+            forward_only: false,
+            compiled: false,
+        };
         let reason = |python: &str| {
-            Engine::torch(&shell, python, "script.py", "cpu", 1)
+            Engine::torch(&shell, python, "script.py", "cpu", &what)
                 .err()
                 .unwrap()
         };

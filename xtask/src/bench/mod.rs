@@ -17,7 +17,7 @@ use crate::device::Device;
 use crate::parity::absolute;
 use crate::report::Report;
 use crate::workspace::{self, Workspace};
-use engine::{Engine, Sample};
+use engine::{Engine, Sample, What};
 use shape::Shape;
 use table::Row;
 
@@ -41,6 +41,15 @@ pub struct BenchArgs {
     /// Measured steps in each run
     #[arg(long, default_value_t = 10)]
     steps: usize,
+    /// Type in which matrices are multiplied: f32, bf16
+    #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = ["f32", "bf16"])]
+    precision: String,
+    /// Measure the forward pass and its loss alone
+    #[arg(long)]
+    forward_only: bool,
+    /// Let PyTorch compile its model
+    #[arg(long)]
+    compiled: bool,
     /// Start no run after so many seconds; what is left out is reported
     #[arg(long, value_name = "SECONDS")]
     time_limit: Option<u64>,
@@ -77,12 +86,18 @@ pub fn run(args: &BenchArgs) -> Result<Report, String> {
     };
 
     let device = args.device.to_string();
-    let ours = Engine::ours(program, &device, args.steps);
+    let what = What {
+        steps: args.steps,
+        precision: args.precision.clone(),
+        forward_only: args.forward_only,
+        compiled: args.compiled,
+    };
+    let ours = Engine::ours(program, &device, &what);
     let torch_device = match args.device.backend.name() {
         "cuda" => device.as_str(),
         _ => "cpu",
     };
-    let torch = Engine::torch(&shell, &args.python, SCRIPT, torch_device, args.steps);
+    let torch = Engine::torch(&shell, &args.python, SCRIPT, torch_device, &what);
     if let Err(reason) = &torch {
         report.not_run("PyTorch", reason, args.require_torch);
     }

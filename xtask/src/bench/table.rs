@@ -150,7 +150,7 @@ impl Row {
 pub fn markdown(devices: [&str; 2], no_torch: Option<&String>, rows: &[Row]) -> String {
     let [ours, torch] = devices;
     let mut table = format!(
-        "| shape | ours on {ours}, tokens/s | PyTorch on {torch}, tokens/s | ours / PyTorch |\n|---|---|---|---|\n"
+        "| shape | ours on {ours}, tokens/s | PyTorch on {torch}, tokens/s | ours / PyTorch | peak MiB, ours | PyTorch |\n|---|---|---|---|---|---|\n"
     );
     for row in rows {
         let rate = |column: &Column, absent: &str| match (
@@ -170,6 +170,10 @@ pub fn markdown(devices: [&str; 2], no_torch: Option<&String>, rows: &[Row]) -> 
             (Ok(()), None) => "–".to_owned(),
         };
         let (ours, torch) = (rate(&row.ours, "out of time"), rate(&row.torch, absent));
+        let [peak_ours, peak_torch] = [&row.ours, &row.torch].map(|column| {
+            let mib = column.peak_gib().map(|gib| 1024.0 * gib);
+            mib.map_or("–".to_owned(), |mib| format!("{mib:.0}"))
+        });
         let short = match row.out_of_time {
             true => format!(", {} of {} rounds", row.ours.samples.len(), row.rounds),
             false => String::new(),
@@ -177,7 +181,7 @@ pub fn markdown(devices: [&str; 2], no_torch: Option<&String>, rows: &[Row]) -> 
         // Writing to a string cannot fail.
         let _ = writeln!(
             table,
-            "| {}{short} | {ours} | {torch} | {ratio} |",
+            "| {}{short} | {ours} | {torch} | {ratio} | {peak_ours} | {peak_torch} |",
             row.shape
         );
     }

@@ -2,9 +2,9 @@
 
 use std::time::Instant;
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, FloatDType, Tensor, TensorData};
 use hybridnorm_core::{ConfigError, DecoderConfig};
-use hybridnorm_kernels::profile;
+use hybridnorm_kernels::{on_pool, profile};
 use hybridnorm_moe::ModelConfig;
 use rand::SeedableRng;
 use rand::rand_core::Rng;
@@ -29,7 +29,8 @@ const SEED: u64 = 6198;
 ///   device before the clock starts;
 /// - timed are forward pass, mean cross-entropy, backward pass, clipping to a global norm of 1, AdamW and reading the
 ///   loss back, until the device has finished;
-/// - the learning rate stays at 3e-4; numbers are f32; unless it is asked for, nothing is accumulated or computed twice.
+/// - the learning rate stays at 3e-4; numbers are f32; unless it is asked for, nothing is accumulated or computed twice, and
+///   no matrix is multiplied in another type.
 ///
 /// It is the step of [`train`](crate::engine::train()) with its recipe. Two things differ from the yardstick: the
 /// embedding does not decay, and the gradient norm is read back as well.
@@ -49,6 +50,8 @@ pub struct StepBench {
     pub stages: Stages,
     /// The optimiser.
     pub optimizer: OptimizerName,
+    /// The pass that a trained model makes over a text, loss included, in place of the step.
+    pub forward_only: bool,
     /// Steps that are timed.
     pub steps: u64,
     /// Steps before those, not timed.
@@ -72,6 +75,7 @@ impl Default for StepBench {
             micro_batch: 4,
             stages: Stages::default(),
             optimizer: OptimizerName::default(),
+            forward_only: false,
             steps: 10,
             warmup: 3,
         }
@@ -157,9 +161,11 @@ impl StepBench {
 
     fn run(&self, device: &Device) -> Result<Figures, TrainError> {
         self.validate()?;
-        let device = match device.is_autodiff() {
-            true => device.clone(),
-            false => device.clone().autodiff(),
+        self.stages.precision.check(device)?;
+        let device = match (self.forward_only, device.is_autodiff()) {
+            (true, true) => device.clone().inner(),
+            (false, false) => device.clone().autodiff(),
+            _ => device.clone(),
         };
         let mut recipe = OptimizerConfig::default();
         recipe.rename(self.optimizer);
@@ -177,11 +183,17 @@ impl StepBench {
                 before = profile::times();
             }
             let started = Instant::now();
-            let micro_batches = self.micro_batches(batch).map(Ok);
-            let gradients = StepGradients::of(&model, micro_batches, &Replicas::default(), step)?;
-            gradients.check(&model, step)?;
-            loss = gradients.figures.loss;
-            model = gradients.apply(model, &mut optimizer, lr, max_norm);
+            let micro_batches = self.micro_batches(batch);
+            if self.forward_only {
+                loss = forward(&model, micro_batches, step)?;
+            } else {
+                let micro_batches = micro_batches.map(Ok);
+                let replicas = Replicas::default();
+                let gradients = StepGradients::of(&model, micro_batches, &replicas, step)?;
+                gradients.check(&model, step)?;
+                loss = gradients.figures.loss;
+                model = gradients.apply(model, &mut optimizer, lr, max_norm);
+            }
             finish(&device, step)?;
             let seconds = started.elapsed().as_secs_f64();
             if step > self.warmup {
@@ -244,6 +256,26 @@ impl StepBench {
             .collect();
         TokenBatch::new(Tensor::from_data(TensorData::new(ids, shape), device))
     }
+}
+
+/// The mean loss of `model` over micro-batches, read from the device.
+fn forward(
+    model: &LanguageModel,
+    micro_batches: impl Iterator<Item = TokenBatch>,
+    step: u64,
+) -> Result<f64, TrainError> {
+    let loss = |batch: TokenBatch| {
+        let device = batch.tokens.device();
+        on_pool(&device, || model.loss(batch).cast(FloatDType::F32))
+    };
+    let losses = Tensor::cat(micro_batches.map(loss).collect(), 0);
+    let read = losses.mean().try_into_vec_as::<f32>();
+    let read = read.map_err(|error| TrainError::Device {
+        what: "loss",
+        step,
+        reason: error.to_string(),
+    })?;
+    Ok(read.first().map_or(f64::NAN, |loss| f64::from(*loss)))
 }
 
 /// Waits until the device has done all it was asked to.
@@ -335,6 +367,25 @@ mod tests {
         assert!(
             (trained.loss - untrained.figures.loss).abs() > 1e-5,
             "{trained:?}"
+        );
+    }
+
+    /// Without gradients, of the same batch, the same loss.
+    #[apply(every_device!)]
+    fn a_forward_pass_computes_the_loss_of_the_step(#[case] device: &Device) {
+        let step = StepBench {
+            steps: 1,
+            warmup: 0,
+            ..tiny()
+        };
+        let forward = StepBench {
+            forward_only: true,
+            ..step.clone()
+        };
+        let (step, forward) = (step.run(device).unwrap(), forward.run(device).unwrap());
+        assert!(
+            (step.loss - forward.loss).abs() < 1e-5,
+            "{step:?} {forward:?}"
         );
     }
 

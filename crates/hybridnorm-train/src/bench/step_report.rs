@@ -29,7 +29,7 @@ pub struct StepReport {
     /// Threads that CPU backends use.
     pub threads: Option<usize>,
     /// Type of weights and activations.
-    pub dtype: &'static str,
+    pub dtype: String,
     /// The preset, if the model started from one.
     pub preset: Option<&'static str>,
     /// Where the norms stand.
@@ -120,7 +120,7 @@ impl StepReport {
             device: spec.to_string(),
             device_name,
             threads: machine::threads(),
-            dtype: "f32",
+            dtype: bench.stages.precision.to_string(),
             preset: bench.preset,
             placement: model.placement.to_string(),
             tied: model.tied,
@@ -151,8 +151,9 @@ impl StepReport {
             peak_bytes: peak.bytes,
             peak_bytes_is: peak.meaning,
             predicted_peak_bytes: match spec.row().in_host_memory {
-                true => Some(bench.memory()?.total()),
-                false => None,
+                // What is predicted is the memory of training.
+                true if !bench.forward_only => Some(bench.memory()?.total()),
+                _ => None,
             },
             operations: Work::ALL
                 .into_iter()

@@ -66,7 +66,10 @@ impl fmt::Display for StepBench {
             self.seq,
             self.tokens_per_step(),
             self.division(),
-            self.optimizer,
+            match self.forward_only {
+                true => "forward pass only".to_string(),
+                false => self.optimizer.to_string(),
+            },
             self.steps,
             self.warmup,
         )

@@ -10,7 +10,7 @@ use super::bench_placements::{self, PlacementsFlags};
 use super::flags::{one_of, optimizer_help};
 use crate::bench::StepBench;
 use crate::device::DeviceSpec;
-use crate::engine::{Recompute, Stages};
+use crate::engine::{Precision, Recompute, Stages};
 use crate::error::Error;
 use crate::presets::{self, Preset};
 use crate::recipe::OptimizerName;
@@ -78,6 +78,12 @@ pub struct StepFlags {
     /// Optimiser
     #[arg(long, value_name = "NAME", help = optimizer_help())]
     optimizer: Option<OptimizerName>,
+    /// Type in which matrices are multiplied: f32, bf16
+    #[arg(long, value_name = "TYPE", default_value = "f32")]
+    precision: Precision,
+    /// Time the pass over a text and its loss alone, without gradients
+    #[arg(long)]
+    forward_only: bool,
     /// Steps to time
     #[arg(long, value_name = "N", default_value_t = StepBench::default().steps)]
     steps: u64,
@@ -135,9 +141,10 @@ impl StepFlags {
             stages: Stages {
                 recompute: self.recompute,
                 logit_rows: self.logit_rows,
-                ..Stages::default()
+                precision: self.precision,
             },
             optimizer: self.optimizer.unwrap_or_default(),
+            forward_only: self.forward_only,
             steps: self.steps,
             warmup: self.warmup,
         };
@@ -242,7 +249,7 @@ mod tests {
     fn every_size_has_its_flag() {
         let args = "--d-model 48 --layers 3 --heads 6 --kv-heads 2 --ffn 40 --vocab 99 --tied --placement pre \
                     --seq 300 --batch 6 --micro-batch 2 --recompute block --logit-rows 64 --optimizer muon \
-                    --steps 7 --warmup 0";
+                    --precision bf16 --forward-only --steps 7 --warmup 0";
         let bench = resolve(args).unwrap();
         let model = DecoderConfig {
             n_kv_heads: 2,
@@ -260,9 +267,10 @@ mod tests {
             stages: Stages {
                 recompute: Recompute::Block,
                 logit_rows: Some(64),
-                ..Stages::default()
+                precision: Precision::Bf16,
             },
             optimizer: OptimizerName::Muon,
+            forward_only: true,
             steps: 7,
             warmup: 0,
         };
