@@ -36,9 +36,9 @@ impl AttentionSpec {
         Shape::from([qkv[0], qkv[2], self.heads * qkv[3]])
     }
 
-    /// The shape of the log-sum-exp for heads of this shape.
-    pub(crate) fn lse_shape(&self, qkv: &Shape) -> Shape {
-        Shape::from([qkv[0], self.heads, qkv[2], 1])
+    /// The shape of what the gradient needs of each query's softmax, for heads of this shape.
+    pub(crate) fn sums_shape(&self, qkv: &Shape) -> Shape {
+        Shape::from([qkv[0], self.heads, qkv[2], 2])
     }
 }
 
@@ -88,8 +88,9 @@ pub(crate) const BLOCK: usize = 512;
 
 /// What stands between the two products of attention, on a block of queries.
 pub(crate) trait Softmax<B: Backend> {
-    /// The weights, and the log-sum-exp of each query's scores, `[batch, heads, queries, 1]`, in the type that is
-    /// [added up in](Seen::dtype).
+    /// The weights, and of each query the largest score and the inverse sum of the exponentials of what its scores are below that,
+    /// `[batch, heads, queries, 2]`, in the type that is [added up in](Seen::dtype). The two apart are exacter than the log-sum-exp that
+    /// they make: its rounding would be an error of every weight.
     ///
     /// # Shapes
     /// - `scores` and weights `[batch, heads, queries, keys]`, in the type of the products
@@ -98,10 +99,10 @@ pub(crate) trait Softmax<B: Backend> {
     /// The weights once more, and the gradient of the scores from that of the weights: P·(dP − Σ P·dP).
     ///
     /// # Shapes
-    /// - all but `lse` `[batch, heads, queries, keys]`, in the type of the products
+    /// - all but `sums`, what the forward pass gave, `[batch, heads, queries, keys]`, in the type of the products
     fn backward(
         scores: FloatTensor<B>,
-        lse: FloatTensor<B>,
+        sums: FloatTensor<B>,
         dweights: FloatTensor<B>,
         seen: &Seen<B>,
     ) -> (FloatTensor<B>, FloatTensor<B>);
@@ -191,18 +192,21 @@ impl<B: Backend> Softmax<B> for Composed {
         let max = B::float_max_dim(B::float_detach(scores.clone()), 3);
         let exp = B::float_exp(B::float_sub(scores, max.clone()));
         let sum = B::float_sum_dim(exp.clone(), 3);
-        let lse = B::float_add(B::float_log(sum.clone()), max);
-        (B::float_cast(B::float_div(exp, sum), products), lse)
+        let share = B::float_recip(sum);
+        let sums = B::float_cat(vec![max, share.clone()], 3);
+        (B::float_cast(B::float_mul(exp, share), products), sums)
     }
 
     fn backward(
         scores: FloatTensor<B>,
-        lse: FloatTensor<B>,
+        sums: FloatTensor<B>,
         dweights: FloatTensor<B>,
         seen: &Seen<B>,
     ) -> (FloatTensor<B>, FloatTensor<B>) {
         let products = scores.dtype().into();
-        let weights = B::float_exp(B::float_sub(seen.masked(scores), lse));
+        let [max, share] = [0, 1].map(|at| slice::<B>(&sums, 3, at..at + 1));
+        let weights = B::float_exp(B::float_sub(seen.masked(scores), max));
+        let weights = B::float_mul(weights, share);
         let dweights = B::float_cast(dweights, seen.dtype);
         let mean = B::float_sum_dim(B::float_mul(weights.clone(), dweights.clone()), 3);
         let dscores = B::float_mul(weights.clone(), B::float_sub(dweights, mean));
@@ -211,7 +215,7 @@ impl<B: Backend> Softmax<B> for Composed {
     }
 }
 
-/// The output, and the log-sum-exp of each query's scores, in whatever shape the backend keeps it; `rows` queries at once.
+/// The output, and what its gradient needs of each query's [softmax](Softmax::forward); `rows` queries at once.
 pub(crate) fn forward<B: Backend, S: Softmax<B>>(
     qkv: FloatTensor<B>,
     documents: Option<IntTensor<B>>,
@@ -220,26 +224,26 @@ pub(crate) fn forward<B: Backend, S: Softmax<B>>(
 ) -> (FloatTensor<B>, FloatTensor<B>) {
     let shape = qkv.shape();
     let (batch, seq, dim) = (shape[0], shape[2], shape[3]);
-    let (mut contexts, mut lses) = (Vec::new(), Vec::new());
+    let (mut contexts, mut sums) = (Vec::new(), Vec::new());
     for seen in Seen::<B>::blocks(&qkv, documents.as_ref(), spec, rows) {
         let [query, key, value] = parts::<B>(&qkv, &seen, spec);
         let scores = unstacked::<B>(B::float_matmul(query, transposed::<B>(key)), spec);
-        let (weights, lse) = S::forward(scores, &seen);
+        let (weights, own) = S::forward(scores, &seen);
         let context = B::float_matmul(stacked::<B>(weights, spec), value);
         contexts.push(unstacked::<B>(context, spec));
-        lses.push(lse);
+        sums.push(own);
     }
     let context = B::float_cast(joined::<B>(contexts), qkv.dtype().into());
     let context = B::float_swap_dims(context, 1, 2);
     let out = B::float_reshape(context, Shape::from([batch, seq, spec.heads * dim]));
-    (out, joined::<B>(lses))
+    (out, joined::<B>(sums))
 }
 
 /// The gradient of `qkv`: with P the weights and dP = dO·Vᵀ, dS = P·(dP − Σ P·dP), and from it those of queries and keys.
 pub(crate) fn backward<B: Backend, S: Softmax<B>>(
     qkv: FloatTensor<B>,
     documents: Option<IntTensor<B>>,
-    [lse, dout]: [FloatTensor<B>; 2],
+    [sums, dout]: [FloatTensor<B>; 2],
     spec: AttentionSpec,
     rows: usize,
 ) -> FloatTensor<B> {
@@ -252,11 +256,11 @@ pub(crate) fn backward<B: Backend, S: Softmax<B>>(
         let [query, key, value] = parts::<B>(&qkv, &seen, spec);
         let dout = slice::<B>(&dout, 2, seen.queries.clone());
         let dout = stacked::<B>(in_products::<B>(dout, spec), spec);
-        let lse = slice::<B>(&lse, 2, seen.queries.clone());
+        let sums = slice::<B>(&sums, 2, seen.queries.clone());
         let scores = B::float_matmul(query.clone(), transposed::<B>(key.clone()));
         let dweights = B::float_matmul(dout.clone(), transposed::<B>(value));
         let [scores, dweights] = [scores, dweights].map(|x| unstacked::<B>(x, spec));
-        let (weights, dscores) = S::backward(scores, lse, dweights, &seen);
+        let (weights, dscores) = S::backward(scores, sums, dweights, &seen);
         let [weights, dscores] = [weights, dscores].map(|x| stacked::<B>(x, spec));
         let wide = |x| B::float_cast(x, seen.dtype);
         let part = wide(B::float_matmul(transposed::<B>(weights), dout));
@@ -358,15 +362,15 @@ pub(crate) fn differentiable<B: KernelOps, C: CheckpointStrategy>(
     match Attention.prepare::<C>(nodes).compute_bound().stateful() {
         OpsKind::Tracked(mut prep) => {
             let saved = prep.checkpoint(&qkv);
-            let (out, lse) =
+            let (out, sums) =
                 B::causal_attention(qkv.into_primitive(), documents.clone(), by_document, spec);
-            let saved = (saved, (documents, by_document), lse.clone(), spec);
-            (prep.finish(saved, out), constant::<B, C>(lse))
+            let saved = (saved, (documents, by_document), sums.clone(), spec);
+            (prep.finish(saved, out), constant::<B, C>(sums))
         }
         OpsKind::UnTracked(prep) => {
-            let (out, lse) =
+            let (out, sums) =
                 B::causal_attention(qkv.into_primitive(), documents, by_document, spec);
-            (prep.finish(out), constant::<B, C>(lse))
+            (prep.finish(out), constant::<B, C>(sums))
         }
     }
 }
@@ -390,11 +394,11 @@ impl<B: KernelOps> Backward<B, 1> for Attention {
     ) {
         let [node] = ops.parents;
         let dout = grads.consume::<B>(&ops.node);
-        let (qkv, (documents, by_document), lse, spec) = ops.state;
+        let (qkv, (documents, by_document), sums, spec) = ops.state;
         let qkv: FloatTensor<B> = checkpointer.retrieve_node_output(qkv);
         if let Some(node) = node {
             let gradient =
-                B::causal_attention_backward(qkv, documents, by_document, lse, dout, spec);
+                B::causal_attention_backward(qkv, documents, by_document, sums, dout, spec);
             grads.register::<B>(node.id, gradient);
         }
     }

@@ -164,9 +164,9 @@ pub trait KernelOps: Backend {
         (dqkv, dquery, dkey, dvalue)
     }
 
-    /// See [`attention`](crate::attention()); beside the output the log-sum-exp of each query's scores, for the backward pass. The
+    /// See [`attention`](crate::attention()); beside the output what the backward pass needs of each query's softmax, as the backend keeps it. The
     /// documents are read where attention is `by_document`.
-    #[fusion(meta = |qkv, _documents, _by_document, spec| (TensorSpec::new(spec.out_shape(&qkv.shape), qkv.dtype), TensorSpec::new(spec.lse_shape(&qkv.shape), attention::working(qkv.dtype).into())))]
+    #[fusion(meta = |qkv, _documents, _by_document, spec| (TensorSpec::new(spec.out_shape(&qkv.shape), qkv.dtype), TensorSpec::new(spec.sums_shape(&qkv.shape), attention::working(qkv.dtype).into())))]
     fn causal_attention(
         qkv: FloatTensor<Self>,
         documents: IntTensor<Self>,
@@ -177,20 +177,20 @@ pub trait KernelOps: Backend {
         attention::forward::<Self, Composed>(qkv, documents, spec, BLOCK)
     }
 
-    /// The gradient of `qkv` in [`causal_attention`](Self::causal_attention), from the log-sum-exp that it gave and
+    /// The gradient of `qkv` in [`causal_attention`](Self::causal_attention), from what it kept and
     /// the gradient of its output.
-    #[fusion(meta = |qkv, _documents, _by_document, _lse, _dout, _spec| qkv.clone())]
+    #[fusion(meta = |qkv, _documents, _by_document, _sums, _dout, _spec| qkv.clone())]
     #[allow(clippy::too_many_arguments)] // The macro takes single tensors only.
     fn causal_attention_backward(
         qkv: FloatTensor<Self>,
         documents: IntTensor<Self>,
         by_document: bool,
-        lse: FloatTensor<Self>,
+        sums: FloatTensor<Self>,
         dout: FloatTensor<Self>,
         spec: AttentionSpec,
     ) -> FloatTensor<Self> {
         let documents = by_document.then_some(documents);
-        attention::backward::<Self, Composed>(qkv, documents, [lse, dout], spec, BLOCK)
+        attention::backward::<Self, Composed>(qkv, documents, [sums, dout], spec, BLOCK)
     }
 
     /// See [`swiglu`](crate::swiglu()).

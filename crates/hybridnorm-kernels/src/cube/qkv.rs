@@ -30,8 +30,8 @@ pub(super) struct Plan {
 /// Which scale a head has: 0 for queries, 1 for keys, 2 for values.
 #[cube]
 fn part_of(head: usize, #[comptime] plan: Plan) -> usize {
-    let key = select(head < comptime!(plan.heads), 0, 1);
-    select(head < comptime!(plan.heads + plan.kv_heads), key, 2)
+    let key = select::<usize>(head < comptime!(plan.heads), 0, 1);
+    select::<usize>(head < comptime!(plan.heads + plan.kv_heads), key, 2)
 }
 
 #[cube]

@@ -52,7 +52,7 @@ fn sees(
 fn forward_kernel<F: Float>(
     scores: &mut [F],
     documents: &[i32],
-    lse: &mut [f32],
+    sums: &mut [f32],
     block: &Block,
     #[comptime] by_document: bool,
     #[comptime] lanes: usize,
@@ -64,7 +64,7 @@ fn forward_kernel<F: Float>(
     let first = at * block.keys;
     let lane = UNIT_POS_X as usize;
     // Below every score; minus infinity is no number that every device has.
-    let mut largest = -3.0e38f32;
+    let mut largest = f32::new(-3.0e38_f32);
     let mut sum = 0.0f32;
     for j in range_stepped(lane, block.keys, lanes) {
         if sees(at, j, documents, block, by_document) {
@@ -76,9 +76,8 @@ fn forward_kernel<F: Float>(
     }
     let row_largest = row_max(largest, lanes);
     let total = row_sum(sum * (largest - row_largest).exp(), lanes);
-    let row_lse = row_largest + total.ln();
+    let share = 1.0f32 / total;
     if inside {
-        let share = 1.0f32 / total;
         for j in range_stepped(lane, block.keys, lanes) {
             let mut weight = 0.0f32;
             if sees(at, j, documents, block, by_document) {
@@ -87,7 +86,8 @@ fn forward_kernel<F: Float>(
             scores[first + j] = F::cast_from(weight);
         }
         if lane == 0 {
-            lse[row] = row_lse;
+            sums[2 * row] = row_largest;
+            sums[2 * row + 1] = share;
         }
     }
 }
@@ -98,7 +98,7 @@ fn backward_kernel<F: Float>(
     scores: &mut [F],
     gradients: &mut [F],
     documents: &[i32],
-    lse: &[f32],
+    sums: &[f32],
     block: &Block,
     #[comptime] by_document: bool,
     #[comptime] lanes: usize,
@@ -109,11 +109,12 @@ fn backward_kernel<F: Float>(
     let at = select(inside, row, 0);
     let first = at * block.keys;
     let lane = UNIT_POS_X as usize;
-    let row_lse = lse[at];
+    let row_largest = sums[2 * at];
+    let share = sums[2 * at + 1];
     let mut sum = 0.0f32;
     for j in range_stepped(lane, block.keys, lanes) {
         if sees(at, j, documents, block, by_document) {
-            let weight = (f32::cast_from(scores[first + j]) - row_lse).exp();
+            let weight = (f32::cast_from(scores[first + j]) - row_largest).exp() * share;
             sum += weight * f32::cast_from(gradients[first + j]);
         }
     }
@@ -123,7 +124,7 @@ fn backward_kernel<F: Float>(
             let mut weight = 0.0f32;
             let mut gradient = 0.0f32;
             if sees(at, j, documents, block, by_document) {
-                weight = (f32::cast_from(scores[first + j]) - row_lse).exp();
+                weight = (f32::cast_from(scores[first + j]) - row_largest).exp() * share;
                 gradient = weight * (f32::cast_from(gradients[first + j]) - mean);
             }
             scores[first + j] = F::cast_from(weight);
@@ -174,7 +175,7 @@ impl Softmax<CubeBackend> for Fused {
         }
         let scores = owned(scores);
         let shape = scores.meta.shape().clone();
-        let lse = empty(&scores, [shape[0], shape[1], shape[2], 1], DType::F32);
+        let sums = empty(&scores, [shape[0], shape[1], shape[2], 2], DType::F32);
         let [rows, keys] = rows_of(&scores);
         let spread = spread(rows, keys);
         let address = address(&[&scores]);
@@ -187,27 +188,27 @@ impl Softmax<CubeBackend> for Fused {
                 address,
                 scores.clone().into_buffer_arg(),
                 documents_of(seen, &scores).into_buffer_arg(),
-                lse.clone().into_buffer_arg(),
+                sums.clone().into_buffer_arg(),
                 block(&scores, seen),
                 seen.documents.is_some(),
                 spread.lanes,
                 element(scores.dtype),
             );
         }
-        (scores, lse)
+        (scores, sums)
     }
 
     fn backward(
         scores: FloatTensor<CubeBackend>,
-        lse: FloatTensor<CubeBackend>,
+        sums: FloatTensor<CubeBackend>,
         dweights: FloatTensor<CubeBackend>,
         seen: &Seen<CubeBackend>,
     ) -> (FloatTensor<CubeBackend>, FloatTensor<CubeBackend>) {
-        if !computes(scores.dtype) || lse.dtype != DType::F32 || dweights.dtype != scores.dtype {
-            return Composed::backward(scores, lse, dweights, seen);
+        if !computes(scores.dtype) || sums.dtype != DType::F32 || dweights.dtype != scores.dtype {
+            return Composed::backward(scores, sums, dweights, seen);
         }
         let [scores, gradients] = [scores, dweights].map(owned);
-        let lse = burn_cubecl::kernel::into_contiguous(lse);
+        let sums = burn_cubecl::kernel::into_contiguous(sums);
         let [rows, keys] = rows_of(&scores);
         let spread = spread(rows, keys);
         let address = address(&[&scores]);
@@ -221,7 +222,7 @@ impl Softmax<CubeBackend> for Fused {
                 scores.clone().into_buffer_arg(),
                 gradients.clone().into_buffer_arg(),
                 documents_of(seen, &scores).into_buffer_arg(),
-                lse.into_buffer_arg(),
+                sums.into_buffer_arg(),
                 block(&scores, seen),
                 seen.documents.is_some(),
                 spread.lanes,
