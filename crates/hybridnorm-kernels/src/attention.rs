@@ -11,6 +11,7 @@ use burn::backend::{Backend, Dispatch, TensorMetadata, get_device_settings};
 use burn::tensor::{DType, FloatDType, Int, Shape, Slice, Tensor};
 
 use crate::ops::KernelOps;
+use crate::profile::Place;
 use crate::qkv::slice;
 use crate::reference::reference_ops;
 
@@ -364,7 +365,8 @@ pub(crate) fn differentiable<B: KernelOps, C: CheckpointStrategy>(
             let saved = prep.checkpoint(&qkv);
             let (out, sums) =
                 B::causal_attention(qkv.into_primitive(), documents.clone(), by_document, spec);
-            let saved = (saved, (documents, by_document), sums.clone(), spec);
+            let documents = (documents, by_document);
+            let saved = (saved, documents, sums.clone(), (spec, Place::here()));
             (prep.finish(saved, out), constant::<B, C>(sums))
         }
         OpsKind::UnTracked(prep) => {
@@ -384,7 +386,12 @@ fn constant<B: KernelOps, C: CheckpointStrategy>(x: FloatTensor<B>) -> FloatTens
 struct Attention;
 
 impl<B: KernelOps> Backward<B, 1> for Attention {
-    type State = (NodeId, (IntTensor<B>, bool), FloatTensor<B>, AttentionSpec);
+    type State = (
+        NodeId,
+        (IntTensor<B>, bool),
+        FloatTensor<B>,
+        (AttentionSpec, Place),
+    );
 
     fn backward(
         self,
@@ -394,11 +401,11 @@ impl<B: KernelOps> Backward<B, 1> for Attention {
     ) {
         let [node] = ops.parents;
         let dout = grads.consume::<B>(&ops.node);
-        let (qkv, (documents, by_document), sums, spec) = ops.state;
+        let (qkv, (documents, by_document), sums, (spec, place)) = ops.state;
         let qkv: FloatTensor<B> = checkpointer.retrieve_node_output(qkv);
         if let Some(node) = node {
-            let gradient =
-                B::causal_attention_backward(qkv, documents, by_document, sums, dout, spec);
+            let gradient = place
+                .at(|| B::causal_attention_backward(qkv, documents, by_document, sums, dout, spec));
             grads.register::<B>(node.id, gradient);
         }
     }

@@ -13,6 +13,7 @@ use crate::compose;
 use crate::cross_entropy;
 use crate::groups::Groups;
 use crate::ops::KernelOps;
+use crate::profile::Place;
 use crate::qkv::{self, Constants, QkvSpec};
 use crate::{project, rms_norm, swiglu};
 
@@ -25,11 +26,8 @@ impl<B: KernelOps, C: CheckpointStrategy> KernelOps for Autodiff<B, C> {
         let nodes = [x.node(), weights.node()];
         match GroupedMatmul.prepare::<C>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(mut prep) => {
-                let saved = (
-                    prep.checkpoint(&x),
-                    prep.checkpoint(&weights),
-                    groups.clone(),
-                );
+                let saved = (prep.checkpoint(&x), prep.checkpoint(&weights));
+                let saved = (saved, groups.clone(), Place::here());
                 let out = B::grouped_matmul(x.into_primitive(), weights.into_primitive(), groups);
                 prep.finish(saved, out)
             }
@@ -157,7 +155,7 @@ impl<B: KernelOps, C: CheckpointStrategy> KernelOps for Autodiff<B, C> {
 struct GroupedMatmul;
 
 impl<B: KernelOps> Backward<B, 2> for GroupedMatmul {
-    type State = (NodeId, NodeId, Groups);
+    type State = ((NodeId, NodeId), Groups, Place);
 
     fn backward(
         self,
@@ -167,17 +165,19 @@ impl<B: KernelOps> Backward<B, 2> for GroupedMatmul {
     ) {
         let [x_node, weights_node] = ops.parents;
         let dy = grads.consume::<B>(&ops.node);
-        let (x, weights, groups) = ops.state;
+        let ((x, weights), groups, place) = ops.state;
         // Both are fetched in any case: each counts how often it still is to be.
         let x: FloatTensor<B> = checkpointer.retrieve_node_output(x);
         let weights: FloatTensor<B> = checkpointer.retrieve_node_output(weights);
         if let Some(node) = x_node {
             let transposed = B::float_swap_dims(weights, 1, 2);
-            let dx = B::grouped_matmul(dy.clone(), transposed, groups.clone());
+            let rows = dy.clone();
+            let dx = place.at(|| B::grouped_matmul(rows, transposed, groups.clone()));
             grads.register::<B>(node.id, dx);
         }
         if let Some(node) = weights_node {
-            grads.register::<B>(node.id, B::grouped_outer(x, dy, groups));
+            let dweights = place.at(|| B::grouped_outer(x, dy, groups));
+            grads.register::<B>(node.id, dweights);
         }
     }
 }

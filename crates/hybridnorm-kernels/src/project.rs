@@ -9,6 +9,7 @@ use burn::backend::{Backend, Dispatch};
 use burn::tensor::Tensor;
 
 use crate::ops::KernelOps;
+use crate::profile::Place;
 use crate::reference::reference_ops;
 
 /// `x·weight` over the last dimension.
@@ -51,7 +52,7 @@ pub(crate) fn differentiable<B: KernelOps, C: CheckpointStrategy>(
     let nodes = [x.node(), weight.node()];
     match Project.prepare::<C>(nodes).compute_bound().stateful() {
         OpsKind::Tracked(mut prep) => {
-            let saved = (prep.checkpoint(&x), prep.checkpoint(&weight));
+            let saved = (prep.checkpoint(&x), prep.checkpoint(&weight), Place::here());
             prep.finish(
                 saved,
                 B::project(x.into_primitive(), weight.into_primitive()),
@@ -67,7 +68,7 @@ pub(crate) fn differentiable<B: KernelOps, C: CheckpointStrategy>(
 struct Project;
 
 impl<B: KernelOps> Backward<B, 2> for Project {
-    type State = (NodeId, NodeId);
+    type State = (NodeId, NodeId, Place);
 
     fn backward(
         self,
@@ -77,10 +78,10 @@ impl<B: KernelOps> Backward<B, 2> for Project {
     ) {
         let [x_node, weight_node] = ops.parents;
         let dy = grads.consume::<B>(&ops.node);
-        let (x, weight) = ops.state;
+        let (x, weight, place) = ops.state;
         let x: FloatTensor<B> = checkpointer.retrieve_node_output(x);
         let weight: FloatTensor<B> = checkpointer.retrieve_node_output(weight);
-        let (dx, dweight) = B::project_backward(x, weight, dy);
+        let (dx, dweight) = place.at(|| B::project_backward(x, weight, dy));
         if let Some(node) = x_node {
             grads.register::<B>(node.id, dx);
         }

@@ -9,6 +9,7 @@ use burn::backend::{Backend, Dispatch, TensorMetadata};
 use burn::tensor::{Shape, Slice, Tensor};
 
 use crate::ops::KernelOps;
+use crate::profile::Place;
 use crate::reference::reference_ops;
 use crate::rms_norm;
 
@@ -198,7 +199,7 @@ pub(crate) fn differentiable<B: KernelOps, C: CheckpointStrategy>(
     match prep {
         OpsKind::Tracked(mut prep) => {
             let saved = [&qkv, &q, &k, &v].map(|x| prep.checkpoint(x));
-            let saved = (saved, cos.clone(), sin.clone(), spec);
+            let saved = (saved, [cos.clone(), sin.clone()], spec, Place::here());
             let [q, k, v] = [q, k, v].map(|weight| weight.into_primitive());
             let out = B::qkv_norm_rope(qkv.into_primitive(), q, k, v, cos, sin, spec);
             prep.finish(saved, out)
@@ -215,7 +216,7 @@ pub(crate) fn differentiable<B: KernelOps, C: CheckpointStrategy>(
 struct QkvNormRope;
 
 impl<B: KernelOps> Backward<B, 4> for QkvNormRope {
-    type State = ([NodeId; 4], FloatTensor<B>, FloatTensor<B>, QkvSpec);
+    type State = ([NodeId; 4], [FloatTensor<B>; 2], QkvSpec, Place);
 
     fn backward(
         self,
@@ -224,10 +225,11 @@ impl<B: KernelOps> Backward<B, 4> for QkvNormRope {
         checkpointer: &mut Checkpointer,
     ) {
         let dy = grads.consume::<B>(&ops.node);
-        let (saved, cos, sin, spec) = ops.state;
+        let (saved, [cos, sin], spec, place) = ops.state;
         let [qkv, q, k, v] =
             saved.map(|id| -> FloatTensor<B> { checkpointer.retrieve_node_output(id) });
-        let (dqkv, dq, dk, dv) = B::qkv_norm_rope_backward(qkv, q, k, v, cos, sin, dy, spec);
+        let (dqkv, dq, dk, dv) =
+            place.at(|| B::qkv_norm_rope_backward(qkv, q, k, v, cos, sin, dy, spec));
         for (node, gradient) in ops.parents.into_iter().zip([dqkv, dq, dk, dv]) {
             if let Some(node) = node {
                 grads.register::<B>(node.id, gradient);

@@ -9,6 +9,7 @@ use burn::backend::{Backend, Dispatch, TensorMetadata};
 use burn::tensor::{Shape, Tensor};
 
 use crate::ops::KernelOps;
+use crate::profile::Place;
 use crate::reference::reference_ops;
 
 /// `x / √(mean(x²) + ε) · weight` over the last dimension, in the type of its input.
@@ -86,7 +87,8 @@ pub(crate) fn differentiable<B: KernelOps, C: CheckpointStrategy>(
     let nodes = [x.node(), weight.node()];
     match RmsNorm.prepare::<C>(nodes).compute_bound().stateful() {
         OpsKind::Tracked(mut prep) => {
-            let saved = (prep.checkpoint(&x), prep.checkpoint(&weight), epsilon);
+            let saved = (prep.checkpoint(&x), prep.checkpoint(&weight));
+            let saved = (saved, epsilon, Place::here());
             let out = B::rms_norm(x.into_primitive(), weight.into_primitive(), epsilon);
             prep.finish(saved, out)
         }
@@ -102,7 +104,7 @@ pub(crate) fn differentiable<B: KernelOps, C: CheckpointStrategy>(
 struct RmsNorm;
 
 impl<B: KernelOps> Backward<B, 2> for RmsNorm {
-    type State = (NodeId, NodeId, f64);
+    type State = ((NodeId, NodeId), f64, Place);
 
     fn backward(
         self,
@@ -112,10 +114,10 @@ impl<B: KernelOps> Backward<B, 2> for RmsNorm {
     ) {
         let [x_node, weight_node] = ops.parents;
         let dy = grads.consume::<B>(&ops.node);
-        let (x, weight, epsilon) = ops.state;
+        let ((x, weight), epsilon, place) = ops.state;
         let x: FloatTensor<B> = checkpointer.retrieve_node_output(x);
         let weight: FloatTensor<B> = checkpointer.retrieve_node_output(weight);
-        let (dx, dweight) = B::rms_norm_backward(x, weight, dy, epsilon);
+        let (dx, dweight) = place.at(|| B::rms_norm_backward(x, weight, dy, epsilon));
         if let Some(node) = x_node {
             grads.register::<B>(node.id, dx);
         }

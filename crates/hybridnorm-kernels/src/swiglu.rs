@@ -11,6 +11,7 @@ use burn::tensor::Shape;
 use burn::tensor::{Slice, Tensor};
 
 use crate::ops::KernelOps;
+use crate::profile::Place;
 use crate::reference::reference_ops;
 
 /// `silu(gate) ⊙ value`, where the last dimension holds the value, then the gate.
@@ -74,7 +75,7 @@ pub(crate) fn differentiable<B: KernelOps, C: CheckpointStrategy>(
     }
     match SwiGlu.prepare::<C>([h.node()]).compute_bound().stateful() {
         OpsKind::Tracked(mut prep) => {
-            let saved = prep.checkpoint(&h);
+            let saved = (prep.checkpoint(&h), Place::here());
             prep.finish(saved, B::swiglu(h.into_primitive()))
         }
         OpsKind::UnTracked(prep) => prep.finish(B::swiglu(h.into_primitive())),
@@ -85,7 +86,7 @@ pub(crate) fn differentiable<B: KernelOps, C: CheckpointStrategy>(
 struct SwiGlu;
 
 impl<B: KernelOps> Backward<B, 1> for SwiGlu {
-    type State = NodeId;
+    type State = (NodeId, Place);
 
     fn backward(
         self,
@@ -95,9 +96,10 @@ impl<B: KernelOps> Backward<B, 1> for SwiGlu {
     ) {
         let [node] = ops.parents;
         let dy = grads.consume::<B>(&ops.node);
-        let h: FloatTensor<B> = checkpointer.retrieve_node_output(ops.state);
+        let (h, place) = ops.state;
+        let h: FloatTensor<B> = checkpointer.retrieve_node_output(h);
         if let Some(node) = node {
-            grads.register::<B>(node.id, B::swiglu_backward(h, dy));
+            grads.register::<B>(node.id, place.at(|| B::swiglu_backward(h, dy)));
         }
     }
 }

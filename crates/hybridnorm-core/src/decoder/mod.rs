@@ -5,6 +5,7 @@ mod config;
 use burn::module::Module;
 use burn::nn::{Embedding, Linear};
 use burn::tensor::{Int, Tensor};
+use hybridnorm_kernels::profile::in_layer;
 use hybridnorm_kernels::project;
 
 use crate::attention::cache::KvCache;
@@ -104,7 +105,7 @@ impl<F: FeedForward> Decoder<F> {
         pass: &mut Pass<F::Report>,
     ) -> Tensor<3> {
         pass.enter_layer(Some(layer));
-        let x = self.blocks[layer].forward(x, pass);
+        let x = in_layer(layer, || self.blocks[layer].forward(x, pass));
         pass.observe(&x);
         pass.enter_layer(None);
         x

@@ -32,7 +32,9 @@ impl KernelOps for Flex {
         groups: Groups,
     ) -> FloatTensor<Self> {
         match (x.dtype(), weights.dtype()) {
-            (DType::F32, DType::F32) => grouped::matmul(&x, &weights, &groups),
+            (DType::F32, DType::F32) => {
+                timed(Work::Experts, || grouped::matmul(&x, &weights, &groups))
+            }
             _ => compose::grouped_matmul::<Self>(x, weights, &groups),
         }
     }
@@ -43,7 +45,7 @@ impl KernelOps for Flex {
         groups: Groups,
     ) -> FloatTensor<Self> {
         match (x.dtype(), dy.dtype()) {
-            (DType::F32, DType::F32) => grouped::outer(&x, &dy, &groups),
+            (DType::F32, DType::F32) => timed(Work::Experts, || grouped::outer(&x, &dy, &groups)),
             _ => compose::grouped_outer::<Self>(x, dy, &groups),
         }
     }

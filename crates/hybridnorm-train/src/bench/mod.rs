@@ -6,11 +6,13 @@
 //! | [`StepBench`] | one training step: forward, loss, backward, gradient norm, clipping, AdamW |
 
 mod machine;
+mod profile;
 mod spread;
 mod step;
 mod step_report;
 mod step_words;
 
+pub use profile::Profile;
 pub use spread::Spread;
 pub use step::StepBench;
 pub use step_report::StepReport;

@@ -1,6 +1,6 @@
 //! The time of one training step.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use burn::tensor::{Device, FloatDType, Tensor, TensorData};
 use hybridnorm_core::{ConfigError, DecoderConfig};
@@ -175,12 +175,13 @@ impl StepBench {
         let mut milliseconds = Vec::new();
         let mut loss = f64::NAN;
         let mut reserved = None;
-        let mut before = profile::times();
+        let layers = self.model.decoder.n_layers;
+        let mut before = profile::times(layers);
         for step in 1..=self.warmup.saturating_add(self.steps) {
             let batch = self.tokens(step, &device);
             finish(&device, step)?;
             if step == self.warmup + 1 {
-                before = profile::times();
+                before = profile::times(layers);
             }
             let started = Instant::now();
             let micro_batches = self.micro_batches(batch);
@@ -204,9 +205,13 @@ impl StepBench {
         }
         let step_ms = Spread::of(&milliseconds)
             .ok_or_else(|| ConfigError::new("steps", self.steps, "at least 1"))?;
-        let spent = profile::times().into_iter().zip(before);
-        let each = spent.map(|(after, before)| (after - before).as_secs_f64() * 1e3);
-        let operations = each.map(|ms| ms / self.steps as f64).collect();
+        let spent = |(after, before): (Duration, Duration)| (after - before).as_secs_f64() * 1e3;
+        let places = profile::times(layers).into_iter().zip(before);
+        let places = places.map(|(after, before)| {
+            let times = after.into_iter().zip(before).map(spent);
+            times.map(|ms| ms / self.steps as f64).collect()
+        });
+        let operations = places.collect();
         Ok(Figures {
             step_ms,
             loss,
@@ -296,12 +301,14 @@ pub(super) struct Figures {
     pub loss: f64,
     /// Most bytes Burn's allocator had reserved after a step, where it reports them.
     pub reserved: Option<u64>,
-    /// Milliseconds of a step in each of [`Work::ALL`](profile::Work::ALL).
-    pub operations: Vec<f64>,
+    /// Milliseconds of a step in each of [`Work::ALL`](profile::Work::ALL), outside all layers and then in each of them.
+    pub operations: Vec<Vec<f64>>,
 }
 
 #[cfg(test)]
 mod tests {
+    #[cfg(feature = "flex")]
+    use hybridnorm_kernels::profile::Work;
     use hybridnorm_testing::{apply, every_device};
 
     use super::*;
@@ -387,6 +394,34 @@ mod tests {
             (step.loss - forward.loss).abs() < 1e-5,
             "{step:?} {forward:?}"
         );
+    }
+
+    /// The gradients of a layer's operations are counted with the layer, wherever they are computed.
+    #[cfg(feature = "flex")]
+    #[test]
+    fn time_is_counted_where_it_is_spent() {
+        let device = hybridnorm_testing::open("flex");
+        let spent = |forward_only: bool| {
+            let bench = StepBench {
+                forward_only,
+                steps: 40,
+                ..tiny()
+            };
+            bench.run(device).unwrap().operations
+        };
+        let (step, forward) = (spent(false), spent(true));
+        assert_eq!(step.len(), 3);
+        let of = |places: &[Vec<f64>], at: usize, work: Work| places[at][work as usize];
+        for work in [Work::Attention, Work::QkvNormRope, Work::SwiGlu] {
+            assert_eq!(of(&step, 0, work), 0.0, "{work:?}");
+            assert!((1..3).all(|at| of(&step, at, work) > 0.0), "{work:?}");
+        }
+        for work in [Work::CrossEntropy, Work::Optimizer] {
+            assert!(of(&step, 0, work) > 0.0, "{work:?}");
+            assert!((1..3).all(|at| of(&step, at, work) == 0.0), "{work:?}");
+        }
+        assert_eq!(of(&forward, 0, Work::Optimizer), 0.0);
+        assert!(of(&forward, 1, Work::Products) > 0.0);
     }
 
     #[apply(every_device!)]

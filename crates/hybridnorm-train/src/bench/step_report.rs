@@ -3,10 +3,10 @@
 use core::fmt;
 
 use hybridnorm_core::ConfigError;
-use hybridnorm_kernels::profile::Work;
 use serde::Serialize;
 
 use super::machine::{self, Peak};
+use super::profile::Profile;
 use super::step::{Figures, StepBench};
 use crate::device::DeviceSpec;
 use crate::engine::Recompute;
@@ -92,6 +92,8 @@ pub struct StepReport {
     pub predicted_peak_bytes: Option<u64>,
     /// Where the time of a step went, as far as it is known: the fast paths of `flex`. Empty on other devices.
     pub operations: Vec<OperationTime>,
+    /// The same layer by layer.
+    pub profile: Profile,
 }
 
 /// What an operation takes of a step, forward and backward.
@@ -114,6 +116,7 @@ impl StepReport {
         let (model, times) = (&bench.model.decoder, &figures.step_ms);
         let parameters = Parameters::of(&bench.model)?;
         let sparse = bench.model.sparse.as_ref();
+        let profile = Profile::new(&figures.operations);
         Ok(Self {
             bench: "step",
             engine: concat!("hybridnorm ", env!("CARGO_PKG_VERSION")),
@@ -155,12 +158,13 @@ impl StepReport {
                 true if !bench.forward_only => Some(bench.memory()?.total()),
                 _ => None,
             },
-            operations: Work::ALL
-                .into_iter()
-                .zip(&figures.operations)
-                .filter(|(_, ms)| **ms > 0.0)
-                .map(|((_, name), ms)| OperationTime { name, ms: *ms })
+            operations: profile
+                .operations
+                .iter()
+                .zip(profile.totals())
+                .map(|(&name, ms)| OperationTime { name, ms })
                 .collect(),
+            profile,
         })
     }
 }
@@ -209,6 +213,8 @@ impl fmt::Display for StepReport {
             rest -= ms;
         }
         if !self.operations.is_empty() {
+            // The operations are means over the steps, of which a slow one may outweigh what is left of the median.
+            let rest = rest.max(0.0);
             let share = 100.0 * rest / self.step_ms;
             let what = "the rest: residual sums, embedding, the loop";
             writeln!(f, "          {rest:9.2} ms {share:5.1} %  {what}")?;
@@ -219,15 +225,24 @@ impl fmt::Display for StepReport {
 
 #[cfg(test)]
 mod tests {
+    use hybridnorm_kernels::profile::Work;
+
     use super::*;
     use crate::bench::Spread;
+
+    /// Milliseconds of the norms in one place, and nothing else.
+    fn places(norms: f64) -> Vec<f64> {
+        let mut place = vec![0.0; Work::ALL.len()];
+        place[Work::RmsNorm as usize] = norms;
+        place
+    }
 
     fn report(peak: Peak) -> StepReport {
         let figures = Figures {
             step_ms: Spread::of(&[400.0, 500.0, 600.0]).unwrap(),
             loss: 8.5,
             reserved: None,
-            operations: vec![25.0, 0.0],
+            operations: vec![places(10.0), places(15.0)],
         };
         let spec = "flex".parse().unwrap();
         StepReport::new(&StepBench::default(), &spec, String::new(), &figures, peak).unwrap()

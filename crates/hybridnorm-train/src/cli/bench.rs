@@ -20,6 +20,8 @@ use crate::recipe::OptimizerName;
 pub enum Bench {
     /// One training step on random tokens: forward, loss, backward, gradient norm, clipping, optimiser
     Step(Box<StepFlags>),
+    /// That step, and where its time goes by operation and layer
+    Profile(Box<StepFlags>),
     /// That step with one placement after the other: what the norms cost
     Placements(PlacementsFlags),
 }
@@ -100,12 +102,13 @@ pub struct StepFlags {
 
 pub(super) fn run(bench: &Bench, out: &mut impl Write) -> Result<(), Error> {
     match bench {
-        Bench::Step(flags) => step(flags, out),
+        Bench::Step(flags) => step(flags, false, out),
+        Bench::Profile(flags) => step(flags, true, out),
         Bench::Placements(flags) => bench_placements::run(flags, out),
     }
 }
 
-fn step(flags: &StepFlags, out: &mut impl Write) -> Result<(), Error> {
+fn step(flags: &StepFlags, by_layer: bool, out: &mut impl Write) -> Result<(), Error> {
     let bench = flags.resolve()?;
     let spec = flags.device.clone().map_or_else(DeviceSpec::best, Ok)?;
     let mut tell = |text: String| {
@@ -121,6 +124,9 @@ fn step(flags: &StepFlags, out: &mut impl Write) -> Result<(), Error> {
     tell(bench.to_string())?;
     let report = bench.measure(&spec)?;
     tell(report.to_string())?;
+    if by_layer {
+        tell(format!("\n{}", report.profile))?;
+    }
     if flags.json {
         let text = serde_json::to_string(&report).map_err(|error| Error::Output(error.into()))?;
         writeln!(out, "{text}").map_err(Error::Output)?;
