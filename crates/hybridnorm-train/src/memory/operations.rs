@@ -152,7 +152,7 @@ impl Table<'_> {
         let model = self.decoder;
         let sites = [norms.qkv.query, norms.qkv.key, norms.qkv.value];
         let mut sites = sites.into_iter().flatten();
-        let whole = self.product == 1.0 && model.attention_softcap.is_none() && !model.clip_normed;
+        let whole = model.attention_softcap.is_none() && !model.clip_normed;
         whole && sites.all(|site| is_fused(&model.norm) && site.span == NormSpan::PerHead)
     }
 
