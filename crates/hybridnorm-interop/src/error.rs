@@ -1,6 +1,6 @@
 //! What can go wrong between files and models.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use hybridnorm_core::ConfigError;
 
@@ -10,6 +10,14 @@ pub enum InteropError {
     /// The file cannot be opened or read.
     #[error("cannot read {path}: {source}")]
     Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file cannot be written.
+    #[error("cannot write {path}: {source}")]
+    Write {
         /// The file.
         path: PathBuf,
         /// Why.
@@ -61,6 +69,14 @@ pub enum InteropError {
         /// Why.
         reason: String,
     },
+}
+
+impl InteropError {
+    /// Wraps the file system's answer to an attempt to write `path`.
+    pub(crate) fn write(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_path_buf();
+        move |source| Self::Write { path, source }
+    }
 }
 
 /// The refusal of `field`.

@@ -115,6 +115,43 @@ impl Layout {
             .collect()
     }
 
+    /// The names and shapes of the tensors.
+    pub(crate) fn tensors(&self) -> impl Iterator<Item = (&str, Vec<usize>)> {
+        let pieces = self.pieces.iter();
+        pieces.map(|piece| (piece.name.as_str(), self.shape_of(piece)))
+    }
+
+    /// The numbers of tensor `index` in its own order, from those of the parameter.
+    ///
+    /// # Panics
+    /// When there is no such tensor, or the parameter has another size, which are programming mistakes.
+    pub(crate) fn part(&self, index: usize, parameter: &[f32]) -> Vec<f32> {
+        let piece = &self.pieces[index];
+        let (rows, width) = self.matrix();
+        let columns = piece.columns.clone();
+        let mut out = vec![0.0; piece.groups.len() * rows * columns.len()];
+        if out.is_empty() {
+            return out;
+        }
+        let matrices = parameter.chunks_exact(rows * width).skip(piece.groups.start);
+        for (out, matrix) in out.chunks_exact_mut(rows * columns.len()).zip(matrices) {
+            let lines = matrix.chunks_exact(width).map(|line| &line[columns.clone()]);
+            if !piece.transposed {
+                let outs = out.chunks_exact_mut(columns.len());
+                outs.zip(lines).for_each(|(out, line)| out.copy_from_slice(line));
+                continue;
+            }
+            let lines: Vec<&[f32]> = lines.collect();
+            for (block, lines) in lines.chunks(BLOCK).enumerate() {
+                for (column, out) in out.chunks_exact_mut(rows).enumerate() {
+                    let out = &mut out[block * BLOCK..][..lines.len()];
+                    out.iter_mut().zip(lines).for_each(|(out, line)| *out = line[column]);
+                }
+            }
+        }
+        out
+    }
+
     /// Rows and columns of each matrix.
     fn matrix(&self) -> (usize, usize) {
         match self.shape[..] {
@@ -298,6 +335,26 @@ mod tests {
         });
         let expected = parameter.values.iter().map(|x| *x as f32);
         assert_eq!(filled.unwrap(), expected.collect::<Vec<_>>());
+    }
+
+    /// The fast way out and the plain one agree, blocks and edges included.
+    #[test]
+    fn parts_are_what_splitting_gives() {
+        let shape = [3, 70, 45];
+        let pieces = vec![
+            piece("a", 0..2, 0..33, true),
+            piece("b", 0..2, 33..45, false),
+            piece("c", 2..3, 0..45, true),
+        ];
+        let layout = Layout::new(&shape, pieces);
+        let parameter = array(&shape);
+        let values: Vec<f32> = parameter.values.iter().map(|x| *x as f32).collect();
+        let tensors: Vec<_> = layout.tensors().collect();
+        for (index, (name, array)) in layout.split(&parameter).into_iter().enumerate() {
+            assert_eq!(tensors[index], (name.as_str(), array.shape));
+            let part = layout.part(index, &values);
+            assert!(part.iter().map(|x| f64::from(*x)).eq(array.values));
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ use crate::engine::TrainError;
 use crate::eval::perplexity::ScoreError;
 use crate::eval::yardstick::YardstickError;
 use crate::generate::GenerateError;
+use crate::hub::HubError;
 use crate::memory::TooLarge;
 
 /// Why a command ended without doing all it was asked to.
@@ -61,6 +62,9 @@ pub enum Error {
     /// The yardsticks could not be measured.
     #[error(transparent)]
     Yardstick(#[from] YardstickError),
+    /// A model on the Hub cannot be had.
+    #[error(transparent)]
+    Hub(#[from] HubError),
     /// No text could be generated.
     #[error(transparent)]
     Generate(#[from] GenerateError),
@@ -153,6 +157,7 @@ impl Error {
             | Self::Memory(_)
             | Self::NoCheckpoint { .. }
             | Self::Reference(_)
+            | Self::Hub(_)
             | Self::Io { .. } => 2,
             Self::Checkpoint(error) => checkpoint_code(error),
             Self::Generate(GenerateError::Config(_) | GenerateError::Data(_)) => 2,

@@ -14,6 +14,7 @@ pub mod error;
 pub mod eval;
 pub mod generate;
 pub mod guard;
+pub mod hub;
 pub mod memory;
 pub mod mfu;
 pub mod presets;

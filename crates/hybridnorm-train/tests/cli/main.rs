@@ -2,6 +2,8 @@
 
 mod bench;
 mod devices;
+#[cfg(feature = "hub")]
+mod hub;
 mod place;
 mod prepared;
 mod sparse;
