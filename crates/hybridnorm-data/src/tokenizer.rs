@@ -211,6 +211,15 @@ impl Tokenizer {
         }
     }
 
+    /// What the token with this id is called; `None` where there is none, and for bytes.
+    #[must_use]
+    pub fn token(&self, id: u32) -> Option<String> {
+        match self {
+            Self::Byte => None,
+            Self::HuggingFace(tokenizer) => tokenizer.inner.id_to_token(id),
+        }
+    }
+
     /// The spec that gives this tokenizer back: `byte`, or the path of its file.
     #[must_use]
     pub fn name(&self) -> String {

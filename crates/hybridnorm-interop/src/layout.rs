@@ -133,19 +133,26 @@ impl Layout {
         if out.is_empty() {
             return out;
         }
-        let matrices = parameter.chunks_exact(rows * width).skip(piece.groups.start);
+        let matrices = parameter
+            .chunks_exact(rows * width)
+            .skip(piece.groups.start);
         for (out, matrix) in out.chunks_exact_mut(rows * columns.len()).zip(matrices) {
-            let lines = matrix.chunks_exact(width).map(|line| &line[columns.clone()]);
+            let lines = matrix
+                .chunks_exact(width)
+                .map(|line| &line[columns.clone()]);
             if !piece.transposed {
                 let outs = out.chunks_exact_mut(columns.len());
-                outs.zip(lines).for_each(|(out, line)| out.copy_from_slice(line));
+                outs.zip(lines)
+                    .for_each(|(out, line)| out.copy_from_slice(line));
                 continue;
             }
             let lines: Vec<&[f32]> = lines.collect();
             for (block, lines) in lines.chunks(BLOCK).enumerate() {
                 for (column, out) in out.chunks_exact_mut(rows).enumerate() {
                     let out = &mut out[block * BLOCK..][..lines.len()];
-                    out.iter_mut().zip(lines).for_each(|(out, line)| *out = line[column]);
+                    out.iter_mut()
+                        .zip(lines)
+                        .for_each(|(out, line)| *out = line[column]);
                 }
             }
         }

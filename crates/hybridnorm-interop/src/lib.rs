@@ -1,4 +1,4 @@
-//! Published checkpoints into hybridnorm models: safetensors files, name maps, configuration maps.
+//! Published checkpoints into hybridnorm models and out again: safetensors files, name maps, configuration maps.
 //!
 //! [`official`] speaks the authors' own release (`config.yaml` fields, `transformer.blocks.0.att_proj.weight`);
 //! [`hugging_face`] the files of transformers (`config.json`, `model.layers.0.self_attn.q_proj.weight`). [`TensorFile`] reads
@@ -8,6 +8,7 @@
 #![warn(missing_docs)]
 
 mod error;
+pub mod export;
 mod folder;
 pub mod hugging_face;
 mod layout;

@@ -18,9 +18,11 @@
 #![warn(missing_docs)]
 
 mod numbers;
+mod python;
 
 pub use macro_rules_attribute::apply;
 pub use numbers::{cast, gradients, largest, largest_difference, parameters, values};
+pub use python::python;
 
 use burn::tensor::Device;
 use hybridnorm_device::DeviceSpec;

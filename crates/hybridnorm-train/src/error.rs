@@ -12,6 +12,7 @@ use crate::device::DeviceError;
 use crate::engine::TrainError;
 use crate::eval::perplexity::ScoreError;
 use crate::eval::yardstick::YardstickError;
+use crate::export::ExportError;
 use crate::generate::GenerateError;
 use crate::hub::HubError;
 use crate::memory::TooLarge;
@@ -62,6 +63,9 @@ pub enum Error {
     /// The yardsticks could not be measured.
     #[error(transparent)]
     Yardstick(#[from] YardstickError),
+    /// Nothing was exported.
+    #[error(transparent)]
+    Export(#[from] ExportError),
     /// A model on the Hub cannot be had.
     #[error(transparent)]
     Hub(#[from] HubError),
@@ -160,6 +164,9 @@ impl Error {
             | Self::Hub(_)
             | Self::Io { .. } => 2,
             Self::Checkpoint(error) => checkpoint_code(error),
+            Self::Export(ExportError::Checkpoint(error)) => checkpoint_code(error),
+            Self::Export(ExportError::Parity { .. } | ExportError::Device(_)) => 1,
+            Self::Export(_) => 2,
             Self::Generate(GenerateError::Config(_) | GenerateError::Data(_)) => 2,
             Self::Train(error) => match error {
                 TrainError::Checkpoint(error) => checkpoint_code(error),

@@ -12,6 +12,7 @@ pub use hybridnorm_device as device;
 pub mod engine;
 pub mod error;
 pub mod eval;
+pub mod export;
 pub mod generate;
 pub mod guard;
 pub mod hub;

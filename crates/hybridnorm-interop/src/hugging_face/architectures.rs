@@ -6,7 +6,8 @@ use super::dense::{llama, mistral, olmo2, qwen3};
 use super::fields::Fields;
 use super::gemma::{gemma2, gemma3, gemma3_multimodal};
 use super::sparse::{mixtral, olmoe, qwen3_moe};
-use super::{InteropError, NameMap, names, unsupported};
+use super::write::{self, Write};
+use super::{InteropError, NameMap, hybridnorm, names, unsupported};
 use crate::names::NameRow;
 
 /// A `model_type`.
@@ -24,6 +25,8 @@ pub struct Architecture {
     pub(super) defaults: Defaults,
     /// The model behind a configuration.
     model: fn(&Fields<'_>, &'static Architecture) -> Result<ModelConfig, InteropError>,
+    /// The configuration of a model, as far as this architecture can say it; `None` where models are read only.
+    pub(super) write: Option<Write>,
     /// What its tensors are called.
     names: &'static [&'static [NameRow]],
     /// What the names begin with instead of `model.`.
@@ -33,6 +36,11 @@ pub struct Architecture {
 }
 
 impl Architecture {
+    /// Whether transformers needs code for it that lies beside the weights.
+    pub fn needs_code(&self) -> bool {
+        self.model_type == hybridnorm::MODEL_TYPE
+    }
+
     /// The model that `fields` describe.
     pub(super) fn model(&'static self, fields: &Fields<'_>) -> Result<ModelConfig, InteropError> {
         (self.model)(fields, self)
@@ -140,23 +148,28 @@ const fn row(
         summary,
         defaults: LLAMA,
         model,
+        write: None,
         names: &[names::MODEL, names::PRE, names::DENSE],
         prefix: None,
         left_out: &[],
     }
 }
 
-/// Every architecture that can be read.
+/// Every architecture that can be read; most can be written too, the first that computes a model is taken.
 pub static ARCHITECTURES: &[Architecture] = &[
-    row(
-        "llama",
-        "LlamaForCausalLM",
-        "pre",
-        "grouped queries, RoPE (plain, llama3, linear or yarn), SwiGLU; biases on attention and feed-forward layers where asked for",
-        llama,
-    ),
+    Architecture {
+        write: Some(write::llama),
+        ..row(
+            "llama",
+            "LlamaForCausalLM",
+            "pre",
+            "grouped queries, RoPE (plain, llama3, linear or yarn), SwiGLU; biases on attention and feed-forward layers where asked for",
+            llama,
+        )
+    },
     Architecture {
         defaults: MISTRAL,
+        write: Some(write::mistral),
         ..row(
             "mistral",
             "MistralForCausalLM",
@@ -175,6 +188,7 @@ pub static ARCHITECTURES: &[Architecture] = &[
             window: Some(4096),
             ..LLAMA
         },
+        write: Some(write::qwen3),
         ..row(
             "qwen3",
             "Qwen3ForCausalLM",
@@ -195,6 +209,7 @@ pub static ARCHITECTURES: &[Architecture] = &[
             ..LLAMA
         },
         names: &[names::MODEL, names::PRE, names::DENSE, names::SPARSE],
+        write: Some(write::qwen3_moe),
         ..row(
             "qwen3_moe",
             "Qwen3MoeForCausalLM",
@@ -211,6 +226,7 @@ pub static ARCHITECTURES: &[Architecture] = &[
             ..MISTRAL
         },
         names: &[names::MODEL, names::PRE, names::MIXTRAL],
+        write: Some(write::mixtral),
         ..row(
             "mixtral",
             "MixtralForCausalLM",
@@ -226,6 +242,7 @@ pub static ARCHITECTURES: &[Architecture] = &[
             ..LLAMA
         },
         names: &[names::MODEL, names::OUTPUT, names::DENSE],
+        write: Some(write::olmo2),
         ..row(
             "olmo2",
             "Olmo2ForCausalLM",
@@ -246,6 +263,7 @@ pub static ARCHITECTURES: &[Architecture] = &[
             ..LLAMA
         },
         names: &[names::MODEL, names::PRE, names::SPARSE],
+        write: Some(write::olmoe),
         ..row(
             "olmoe",
             "OlmoeForCausalLM",
@@ -257,6 +275,7 @@ pub static ARCHITECTURES: &[Architecture] = &[
     Architecture {
         defaults: GEMMA,
         names: &[names::MODEL, names::SANDWICH, names::DENSE],
+        write: Some(write::gemma2),
         ..row(
             "gemma2",
             "Gemma2ForCausalLM",
@@ -268,6 +287,7 @@ pub static ARCHITECTURES: &[Architecture] = &[
     Architecture {
         defaults: GEMMA_3,
         names: &[names::MODEL, names::SANDWICH, names::DENSE],
+        write: Some(write::gemma3),
         ..row(
             "gemma3_text",
             "Gemma3ForCausalLM",
@@ -287,6 +307,16 @@ pub static ARCHITECTURES: &[Architecture] = &[
             "sandwich-qk",
             "the language model of Gemma 3; its eyes are left out",
             gemma3_multimodal,
+        )
+    },
+    Architecture {
+        names: &[hybridnorm::NAMES],
+        ..row(
+            hybridnorm::MODEL_TYPE,
+            "HybridNormForCausalLM",
+            "hybrid-star",
+            "this project's own: `layer_norms` says where the norms of each layer stand; runs by the code beside it",
+            hybridnorm::read,
         )
     },
 ];

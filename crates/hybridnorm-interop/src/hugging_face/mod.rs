@@ -9,9 +9,11 @@ mod dense;
 mod fields;
 mod folder;
 mod gemma;
+mod hybridnorm;
 mod names;
 mod rope;
 mod sparse;
+mod write;
 
 use hybridnorm_moe::ModelConfig;
 use serde_json::{Map, Value};
@@ -21,6 +23,7 @@ use crate::names::NameMap;
 pub use architectures::{ARCHITECTURES, Architecture};
 use fields::Fields;
 pub use folder::Pretrained;
+pub use write::{Exported, ours, theirs};
 
 /// A model that a `config.json` describes.
 #[derive(Debug, Clone)]

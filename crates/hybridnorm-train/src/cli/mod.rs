@@ -10,6 +10,7 @@ mod bench;
 mod bench_placements;
 mod device_flags;
 mod devices;
+mod export;
 mod flags;
 mod generate;
 mod inspect;
@@ -38,6 +39,7 @@ pub use bench::{Bench, StepFlags};
 pub use bench_placements::PlacementsFlags;
 pub use device_flags::DeviceFlags;
 pub use devices::{DevicesFlags, backends_page};
+pub use export::ExportFlags;
 pub use flags::RunFlags;
 pub use generate::GenerateFlags;
 pub use inspect::InspectFlags;
@@ -81,6 +83,8 @@ pub enum Command {
     Tokenizer(TokenizerCommand),
     /// Continue a prompt with a trained model
     Generate(GenerateFlags),
+    /// Write a trained model as a folder that Hugging Face transformers loads
+    Export(ExportFlags),
     /// Check a run directory: which checkpoints are whole, and what --resume would continue from
     Inspect(InspectFlags),
     /// Certify a device against the authors' numbers and against flex: forward, every gradient, a 20-step trajectory
@@ -124,6 +128,7 @@ fn dispatch(cli: Cli, out: &mut impl Write) -> Result<(), Error> {
         Some(Command::Prepare(flags)) => prepare::run(&flags, out),
         Some(Command::Tokenizer(command)) => tokenizer::run(&command, out),
         Some(Command::Generate(flags)) => generate::run(&flags, out),
+        Some(Command::Export(flags)) => export::run(&flags, out),
         Some(Command::Inspect(flags)) => inspect::run(&flags, out),
         Some(Command::Verify(flags)) => verify::run(&flags, out),
         Some(Command::Devices(flags)) => devices::run(&flags, out),
