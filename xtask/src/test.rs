@@ -88,6 +88,8 @@ pub fn run(shell: &Shell, args: &TestArgs) -> Result<Report, String> {
         }
     }
 
+    transformers(shell, &mut report);
+
     report.step(
         "doc-tests",
         cmd!(
@@ -107,6 +109,20 @@ pub fn run(shell: &Shell, args: &TestArgs) -> Result<Report, String> {
     report.print();
     report.step("tests", runner.command(&all, names));
     Ok(report)
+}
+
+/// Says whether exported models will be held against transformers. The tests look for the same interpreter, and install the packages
+/// themselves where they are required.
+fn transformers(shell: &Shell, report: &mut Report) {
+    const STEP: &str = "comparison with transformers";
+    let python = std::env::var("HYBRIDNORM_PYTHON").unwrap_or_else(|_| "python3".to_string());
+    let required = std::env::var("HYBRIDNORM_REQUIRE_PYTHON").is_ok_and(|value| value == "1");
+    if !required && !tool::answers(cmd!(shell, "{python} -c 'import torch, transformers'")) {
+        let hint = format!(
+            "{python} has no torch and transformers; HYBRIDNORM_REQUIRE_PYTHON=1 installs them"
+        );
+        report.not_run(STEP, hint, false);
+    }
 }
 
 fn nextest(shell: &Shell) -> bool {

@@ -19,7 +19,7 @@ fn small(placement: Placement) -> DecoderConfig {
         padded_vocab_size: 96,
         max_seq_len: 64,
         placement,
-        ..DecoderConfig::new(VOCAB, 32, 4, 3)
+        ..DecoderConfig::new(VOCAB, 32, 4, 4)
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod bench;
 mod devices;
+mod export;
 #[cfg(feature = "hub")]
 mod hub;
 mod place;
