@@ -49,14 +49,25 @@ pub enum Format {
 }
 
 /// Token ids that a text is generated with.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SpecialTokens {
     /// What a document begins with.
     pub begin: Option<u32>,
-    /// What ends one.
-    pub end: Option<u32>,
+    /// What ends one, each of them.
+    pub end: Vec<u32>,
     /// Ids below it are the tokenizer's; `None` for all.
     pub known: Option<usize>,
+}
+
+impl SpecialTokens {
+    /// As transformers has it: none, one, or a list.
+    fn ends(&self) -> Value {
+        match self.end.as_slice() {
+            [] => Value::Null,
+            [end] => json!(end),
+            ends => json!(ends),
+        }
+    }
 }
 
 /// A model and the format it is written in.
@@ -65,6 +76,8 @@ pub struct Export {
     exported: Exported,
     dtype: WeightType,
     tokens: SpecialTokens,
+    /// What is known already of `generation_config.json`.
+    generation: Map<String, Value>,
 }
 
 impl Export {
@@ -88,12 +101,20 @@ impl Export {
             exported,
             dtype,
             tokens,
+            generation: Map::new(),
         })
     }
 
     /// The row of the table.
     pub fn architecture(&self) -> &'static Architecture {
         self.exported.imported.architecture
+    }
+
+    /// Takes over what `generation`, the contents of a `generation_config.json`, says.
+    #[must_use]
+    pub fn with_generation(mut self, generation: Map<String, Value>) -> Self {
+        self.generation = generation;
+        self
     }
 
     /// Whether the folder needs the code beside it.
@@ -109,7 +130,7 @@ impl Export {
         // The older spelling is read by old and new versions.
         put("torch_dtype", self.dtype.torch_name().into());
         put("bos_token_id", json!(self.tokens.begin));
-        put("eos_token_id", json!(self.tokens.end));
+        put("eos_token_id", self.tokens.ends());
         put("use_cache", true.into());
         if self.needs_code() {
             let map = json!({
@@ -124,11 +145,13 @@ impl Export {
 
     /// The contents of `generation_config.json`.
     fn generation(&self, rows: usize) -> Value {
-        let mut generation = Map::new();
-        let mut put = |name: &str, value: Value| generation.insert(name.to_string(), value);
+        let mut generation = self.generation.clone();
+        let mut put = |name: &str, value: Value| {
+            generation.entry(name).or_insert(value);
+        };
         put("bos_token_id", json!(self.tokens.begin));
-        put("eos_token_id", json!(self.tokens.end));
-        put("pad_token_id", json!(self.tokens.end));
+        put("eos_token_id", self.tokens.ends());
+        put("pad_token_id", json!(self.tokens.end.first()));
         let known = self.tokens.known.unwrap_or(rows).min(rows);
         if known < rows {
             // Trained like the others, and no token of the tokenizer.

@@ -124,17 +124,25 @@ fn scaling(rope: &RotaryConfig) -> Value {
             "factor": llama.factor,
             "low_freq_factor": llama.low_freq_factor,
             "high_freq_factor": llama.high_freq_factor,
-            "original_max_position_embeddings": llama.original_max_position,
+            "original_max_position_embeddings": whole(llama.original_max_position),
         }),
         Some(RopeScaling::Yarn(yarn)) => json!({
             "rope_type": "yarn",
             "factor": yarn.factor,
-            "original_max_position_embeddings": yarn.original_max_position,
+            "original_max_position_embeddings": whole(yarn.original_max_position),
             "beta_fast": yarn.beta_fast,
             "beta_slow": yarn.beta_slow,
             "attention_factor": yarn.attention_factor,
             "truncate": yarn.truncate,
         }),
+    }
+}
+
+/// A count of tokens, which transformers wants to be a whole number.
+fn whole(tokens: f64) -> Value {
+    match tokens.fract() == 0.0 && tokens >= 0.0 && tokens < 1e15 {
+        true => (tokens as u64).into(),
+        false => tokens.into(),
     }
 }
 
@@ -253,11 +261,11 @@ fn gemma(model: &ModelConfig, row: &Architecture) -> Map<String, Value> {
     let scale = c
         .softmax_scale
         .unwrap_or(1.0 / (c.head_dim() as f64).sqrt());
-    let exact = scale.powi(-2);
-    let whole = exact.round();
+    // A whole number there; where the scale is of another one, reading it again shows.
+    let scalar = scale.powi(-2).round();
     let more = json!({
         "hidden_activation": activation(c.activation),
-        "query_pre_attn_scalar": if whole.powf(-0.5) == scale { whole } else { exact },
+        "query_pre_attn_scalar": scalar as u64,
         "sliding_window": c.sliding_window,
         "layer_types": kinds(c),
     });

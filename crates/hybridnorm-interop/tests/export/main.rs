@@ -26,7 +26,7 @@ fn export(
 ) -> Export {
     let tokens = SpecialTokens {
         begin: Some(0),
-        end: Some(0),
+        end: vec![0],
         known: Some(VOCAB),
     };
     let export = Export::new(config, Format::Auto, dtype, tokens).unwrap();

@@ -54,9 +54,19 @@ impl Card<'_> {
         let model = self.source.model_config();
         let c = &model.decoder;
         let parameters = Parameters::of(&model).map_err(|_| fmt::Error)?;
+        let origin = match &self.source.published {
+            None => "trained from scratch".to_string(),
+            Some(published) if self.source.state.step == 0 => {
+                format!("a published `{}` model, as it was,", published.model_type)
+            }
+            Some(published) => format!(
+                "a published `{}` model, trained further",
+                published.model_type
+            ),
+        };
         writeln!(
             f,
-            "A decoder-only transformer with {parameters}, trained from scratch with [hybridnorm]({}).\n",
+            "A decoder-only transformer with {parameters}: {origin} with [hybridnorm]({}).\n",
             env!("CARGO_PKG_REPOSITORY")
         )?;
         writeln!(f, "| | |\n|---|---|")?;

@@ -12,7 +12,7 @@ mod tokenizer;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use hybridnorm_interop::export::{Export, Format, SpecialTokens, WeightType};
+use hybridnorm_interop::export::{Export, Format, WeightType};
 use hybridnorm_interop::hugging_face::Architecture;
 use hybridnorm_interop::{InteropError, Pretrained};
 
@@ -152,13 +152,13 @@ pub fn export(request: &Request, device: &Device) -> Result<Report, ExportError>
     let folder = folder::NewFolder::create(&request.out, request.force)?;
     let source = Source::open(&request.source)?;
     let config = source.model_config();
-    let end = source.tokenizer.end_of_document()?;
-    let tokens = SpecialTokens {
-        begin: Some(end),
-        end: Some(end),
-        known: Some(source.tokenizer.vocab_size()),
-    };
-    let export = Export::new(&config, request.format, request.dtype, tokens)?;
+    let export = Export::new(
+        &config,
+        request.format,
+        request.dtype,
+        source.special_tokens()?,
+    )?
+    .with_generation(source.generation());
     let model = source.load(device)?;
     let written = export.write(folder.path(), &model, request.max_shard)?;
     // Of weights that are rounded, the folder has to compute what the rounded model computes.

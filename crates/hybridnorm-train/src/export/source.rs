@@ -5,7 +5,11 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use hybridnorm_core::Decoder;
+use hybridnorm_interop::export::SpecialTokens;
 use hybridnorm_moe::{FeedForwardLayer, ModelConfig};
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use super::ExportError;
 use crate::checkpoint::{
@@ -14,6 +18,9 @@ use crate::checkpoint::{
 use crate::data::Tokenizer;
 use crate::engine::{CHECKPOINTS, CONFIG, Evaluation, METRICS, Record, StepRecord, stored_config};
 use crate::run::RunConfig;
+
+/// Where a run keeps what it was imported from.
+const SOURCE: &str = "source.json";
 
 /// A checkpoint, its run's configuration and tokenizer.
 #[derive(Debug)]
@@ -28,8 +35,22 @@ pub struct Source {
     pub tokenizer: Tokenizer,
     /// Checkpoints that were passed over, and why.
     pub notes: Vec<String>,
+    /// What it was imported from, if it was.
+    pub published: Option<Published>,
     /// The run's log; a checkpoint that was copied elsewhere has none.
     log: Option<PathBuf>,
+}
+
+/// What `import` notes in a run.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Published {
+    /// The folder it came from.
+    pub folder: String,
+    /// Its architecture.
+    pub model_type: String,
+    /// Its `config.json`.
+    #[serde(default)]
+    pub config: Map<String, Value>,
 }
 
 impl Source {
@@ -79,15 +100,57 @@ impl Source {
             let name = tokenizer.name();
             return Err(ExportError::Tokenizer { name });
         }
-        let log = run.map(|run| run.join(METRICS)).filter(|log| log.is_file());
+        let beside = |name: &str| {
+            run.as_ref()
+                .map(|run| run.join(name))
+                .filter(|path| path.is_file())
+        };
+        let log = beside(METRICS);
+        let published = beside(SOURCE).and_then(|path| json(&path));
         Ok(Self {
             generation,
             state,
             config,
             tokenizer,
             notes,
+            published,
             log,
         })
+    }
+
+    /// What begins and ends a text: as the published configuration has it, or else as in training.
+    ///
+    /// # Errors
+    /// When nothing is known of it.
+    pub fn special_tokens(&self) -> Result<SpecialTokens, ExportError> {
+        let known = Some(self.tokenizer.vocab_size());
+        let published = |name: &str| {
+            let found = self
+                .published
+                .as_ref()
+                .and_then(|published| published.config.get(name));
+            found.map(ids).unwrap_or_default()
+        };
+        let end = published("eos_token_id");
+        if !end.is_empty() {
+            let begin = published("bos_token_id").first().copied();
+            return Ok(SpecialTokens { begin, end, known });
+        }
+        let end = self.tokenizer.end_of_document()?;
+        Ok(SpecialTokens {
+            begin: Some(end),
+            end: vec![end],
+            known,
+        })
+    }
+
+    /// The `generation_config.json` that came with the tokenizer.
+    pub fn generation(&self) -> Map<String, Value> {
+        let beside = self
+            .tokenizer
+            .file()
+            .map(|file| file.with_file_name("generation_config.json"));
+        beside.and_then(|path| json(&path)).unwrap_or_default()
     }
 
     /// The model's configuration.
@@ -130,6 +193,20 @@ impl Source {
             }
         }
         figures
+    }
+}
+
+/// What a JSON file holds, where it is one of that kind.
+fn json<T: serde::de::DeserializeOwned>(path: &Path) -> Option<T> {
+    serde_json::from_slice(&fs::read(path).ok()?).ok()
+}
+
+/// One id, or a list of them.
+fn ids(value: &Value) -> Vec<u32> {
+    let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+    match value {
+        Value::Array(values) => values.iter().filter_map(id).collect(),
+        value => id(value).into_iter().collect(),
     }
 }
 

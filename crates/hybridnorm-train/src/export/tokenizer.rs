@@ -24,7 +24,7 @@ pub fn write(dir: &Path, tokenizer: &Tokenizer, model: &DecoderConfig) -> Result
     };
     let Some(file) = tokenizer.file() else {
         write(FILE, format!("{:#}\n", bytes(tokenizer.end_of_document()?)))?;
-        return write(CONFIG, format!("{:#}\n", config(END, model)));
+        return write(CONFIG, format!("{:#}\n", config(Some(END), model)));
     };
     let copy = |from: &Path, name: &str| {
         fs::copy(from, dir.join(name)).map_err(ExportError::io("copy", from))
@@ -48,7 +48,7 @@ pub fn write(dir: &Path, tokenizer: &Tokenizer, model: &DecoderConfig) -> Result
 }
 
 /// What `AutoTokenizer` needs to know: documents begin after the token that ends one, and a batch is filled up with it.
-fn config(end: &str, model: &DecoderConfig) -> Value {
+fn config(end: Option<&str>, model: &DecoderConfig) -> Value {
     json!({
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": end,

@@ -24,7 +24,7 @@ mod reference;
 #[cfg(feature = "hub")]
 mod settings;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub use error::HubError;
 pub use reference::Reference;
@@ -48,7 +48,7 @@ pub enum Want {
 ///
 /// # Errors
 /// When the reference is no such thing, the model cannot be had, or (without the Cargo feature `hub`) for every reference.
-pub fn resolve(spec: &str) -> Result<PathBuf, HubError> {
+pub fn resolve(spec: impl AsRef<Path>) -> Result<PathBuf, HubError> {
     resolve_for(spec, Want::Model)
 }
 
@@ -56,11 +56,14 @@ pub fn resolve(spec: &str) -> Result<PathBuf, HubError> {
 ///
 /// # Errors
 /// As [`resolve`].
-pub fn resolve_for(spec: &str, want: Want) -> Result<PathBuf, HubError> {
-    let Some(reference) = Reference::parse(spec)? else {
-        return Ok(PathBuf::from(spec));
-    };
-    fetch(&reference, want)
+pub fn resolve_for(spec: impl AsRef<Path>, want: Want) -> Result<PathBuf, HubError> {
+    let spec = spec.as_ref();
+    // What is no text is a path.
+    let reference = spec.to_str().map(Reference::parse).transpose()?;
+    match reference.flatten() {
+        Some(reference) => fetch(&reference, want),
+        None => Ok(spec.to_path_buf()),
+    }
 }
 
 #[cfg(feature = "hub")]
