@@ -140,7 +140,7 @@ fn scaling(rope: &RotaryConfig) -> Value {
 
 /// A count of tokens, which transformers wants to be a whole number.
 fn whole(tokens: f64) -> Value {
-    match tokens.fract() == 0.0 && tokens >= 0.0 && tokens < 1e15 {
+    match tokens.fract() == 0.0 && (0.0..1e15).contains(&tokens) {
         true => (tokens as u64).into(),
         false => tokens.into(),
     }

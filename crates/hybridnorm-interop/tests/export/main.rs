@@ -203,14 +203,20 @@ fn what_is_no_number_is_not_written() {
 /// HybridNorm, HybridNorm* with experts, Post-Norm with LayerNorm and biases, and Llama.
 #[apply(every_device!)]
 fn transformers_computes_the_same(#[case] device: &Device) {
-    let models = ours().into_iter().take(3).chain(theirs().into_iter().take(1));
+    let models = ours()
+        .into_iter()
+        .take(3)
+        .chain(theirs().into_iter().take(1));
     in_transformers(models.collect(), device);
 }
 
 /// Every other placement, option and architecture.
 #[test]
 fn transformers_computes_all_the_others() {
-    let models = ours().into_iter().skip(3).chain(theirs().into_iter().skip(1));
+    let models = ours()
+        .into_iter()
+        .skip(3)
+        .chain(theirs().into_iter().skip(1));
     in_transformers(models.collect(), &any_device());
 }
 
