@@ -40,11 +40,9 @@ pub fn write(dir: &Path, tokenizer: &Tokenizer, model: &DecoderConfig) -> Result
     if dir.join(CONFIG).exists() {
         return Ok(());
     }
-    let end = tokenizer.token(tokenizer.end_of_document()?);
-    write(
-        CONFIG,
-        format!("{:#}\n", config(end.as_deref().unwrap_or(END), model)),
-    )
+    let end = tokenizer.end_of_document().ok();
+    let end = end.and_then(|end| tokenizer.token(end));
+    write(CONFIG, format!("{:#}\n", config(end.as_deref(), model)))
 }
 
 /// What `AutoTokenizer` needs to know: documents begin after the token that ends one, and a batch is filled up with it.
