@@ -4,6 +4,7 @@ use burn::backend::flex::FlexTensor;
 use burn::tensor::DType;
 use rayon::prelude::*;
 
+use super::simd::vectorized;
 use crate::adamw::AdamWStep;
 
 /// Elements that one thread takes at a time.
@@ -30,12 +31,17 @@ pub(super) fn adamw(
         .zip(v.par_chunks_mut(BLOCK))
         .zip(grad.par_chunks(BLOCK))
         .for_each(|(((p, m), v), g)| {
-            for (((p, m), v), g) in p.iter_mut().zip(m).zip(v).zip(g) {
-                let g = g * s.scale;
-                *m = *m * s.beta1 + g * s.rest1;
-                *v = *v * s.beta2 + g * g * s.rest2;
-                *p = *p * s.keep - *m * s.rate / (v.sqrt() / s.root_correction + s.epsilon);
-            }
+            vectorized(
+                #[inline(always)]
+                || {
+                    for (((p, m), v), g) in p.iter_mut().zip(m).zip(v).zip(g) {
+                        let g = g * s.scale;
+                        *m = *m * s.beta1 + g * s.rest1;
+                        *v = *v * s.beta2 + g * g * s.rest2;
+                        *p = *p * s.keep - *m * s.rate / (v.sqrt() / s.root_correction + s.epsilon);
+                    }
+                },
+            );
         });
     Some(())
 }

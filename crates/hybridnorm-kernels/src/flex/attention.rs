@@ -50,20 +50,23 @@ pub(super) fn forward(
                 let transposed = key.rows(keys.clone()).transposed();
                 let scale = spec.scale as f32;
                 multiply(scores, n, Into::Replace, scale, query, transposed);
-                vectorized(|| {
-                    for (row, scores) in scores.chunks_exact_mut(n).enumerate() {
-                        let seen = view.seen(row);
-                        let (before, rest) = scores.split_at_mut(seen.start);
-                        let (scores, behind) = rest.split_at_mut(seen.len());
-                        before.fill(0.0);
-                        behind.fill(0.0);
-                        let max = max(scores);
-                        let sum = exp_and_sum(scores, max);
-                        let share = 1.0 / sum;
-                        scores.iter_mut().for_each(|score| *score *= share);
-                        lse[row * h + head] = max + sum.ln();
-                    }
-                });
+                vectorized(
+                    #[inline(always)]
+                    || {
+                        for (row, scores) in scores.chunks_exact_mut(n).enumerate() {
+                            let seen = view.seen(row);
+                            let (before, rest) = scores.split_at_mut(seen.start);
+                            let (scores, behind) = rest.split_at_mut(seen.len());
+                            before.fill(0.0);
+                            behind.fill(0.0);
+                            let max = max(scores);
+                            let sum = exp_and_sum(scores, max);
+                            let share = 1.0 / sum;
+                            scores.iter_mut().for_each(|score| *score *= share);
+                            lse[row * h + head] = max + sum.ln();
+                        }
+                    },
+                );
                 let weights = Matrix::new(scores, [view.rows.len(), n], [n, 1]);
                 let out = &mut out[head * dim..];
                 multiply(out, h * dim, Into::Replace, 1.0, weights, value.rows(keys));
@@ -178,7 +181,10 @@ impl Head<'_> {
                 key.transposed(),
             );
             multiply(dscores, n, Into::Replace, 1.0, dout, value.transposed());
-            vectorized(|| self.weigh(&view, weights, dscores));
+            vectorized(
+                #[inline(always)]
+                || self.weigh(&view, weights, dscores),
+            );
             let columns = |x| Matrix::new(x, [m, n], [n, 1]);
             let (weights, dscores) = (columns(weights), columns(dscores));
             let at = view.keys.start * dim;

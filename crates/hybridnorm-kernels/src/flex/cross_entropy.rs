@@ -19,10 +19,13 @@ pub(super) fn forward(logits: &FlexTensor, targets: &FlexTensor) -> Option<FlexT
         .zip(values.par_chunks_exact(vocab))
         .zip(&targets)
         .for_each(|(((nll, lse), logits), target)| {
-            *lse = vectorized(|| {
-                let max = max(logits);
-                max + sum_of_exp(logits, max).ln()
-            });
+            *lse = vectorized(
+                #[inline(always)]
+                || {
+                    let max = max(logits);
+                    max + sum_of_exp(logits, max).ln()
+                },
+            );
             *nll = *lse - logits[*target];
         });
     Some(super::new(out, [2, rows], DType::F32))
@@ -48,11 +51,14 @@ pub(super) fn backward(
             let (lse, both) = (both[rows + row], dnll[row] + dlse[row]);
             // What is ignored has no gradient at all.
             if both != 0.0 || dnll[row] != 0.0 {
-                vectorized(|| {
-                    for (out, x) in out.iter_mut().zip(logits) {
-                        *out = exp(x - lse) * both;
-                    }
-                });
+                vectorized(
+                    #[inline(always)]
+                    || {
+                        for (out, x) in out.iter_mut().zip(logits) {
+                            *out = exp(x - lse) * both;
+                        }
+                    },
+                );
                 out[targets[row]] -= dnll[row];
             }
         });

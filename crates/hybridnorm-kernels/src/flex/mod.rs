@@ -11,6 +11,8 @@ mod rms_norm;
 mod simd;
 mod swiglu;
 
+use std::mem::MaybeUninit;
+
 use burn::backend::flex::{Flex, FlexTensor, Layout};
 use burn::backend::ops::{FloatTensorOps, IntTensorOps};
 use burn::backend::tensor::{FloatTensor, IntTensor};
@@ -235,6 +237,18 @@ fn integers(x: &FlexTensor) -> Option<Vec<i64>> {
         DType::I32 => Some(x.as_slice::<i32>()?.iter().map(|n| i64::from(*n)).collect()),
         _ => None,
     }
+}
+
+/// `n` numbers in memory that nobody has cleared first: that would be a third pass for what reads once and writes once.
+///
+/// # Safety
+/// `fill` has to write all of them.
+unsafe fn filled(n: usize, fill: impl FnOnce(&mut [MaybeUninit<f32>])) -> Vec<f32> {
+    let mut numbers = Vec::with_capacity(n);
+    fill(&mut numbers.spare_capacity_mut()[..n]);
+    // SAFETY: there is room for them, and the caller says that they are written.
+    unsafe { numbers.set_len(n) };
+    numbers
 }
 
 /// A tensor of f32 with the shape of another.

@@ -1,5 +1,7 @@
 //! Matrix products on slices of f32.
 
+use std::mem::MaybeUninit;
+
 use burn::backend::flex::FlexTensor;
 
 /// A matrix within a slice.
@@ -149,32 +151,32 @@ pub(super) fn product_on_all_cores(a: Matrix<'_>, b: Matrix<'_>) -> Vec<f32> {
         true => gemm::Parallelism::Rayon(0),
         false => gemm::Parallelism::None,
     };
-    let mut out: Vec<f32> = Vec::with_capacity(m * n);
-    // SAFETY: the product of matrices with an inner dimension above zero writes each of its m·n elements, which the vector has room
-    // for, and reads none of them; a's and b's last elements lie in their slices, checked when they were made.
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            out.as_mut_ptr(),
-            1,
-            n as isize,
-            false,
-            a.values.as_ptr(),
-            a.column_stride as isize,
-            a.row_stride as isize,
-            b.values.as_ptr(),
-            b.column_stride as isize,
-            b.row_stride as isize,
-            0.0,
-            1.0,
-            false,
-            false,
-            false,
-            parallelism,
-        );
-        out.set_len(m * n);
-    }
-    out
+    let fill = |out: &mut [MaybeUninit<f32>]| {
+        // SAFETY: a's and b's last elements lie in their slices, checked when they were made, and `out` has m·n; it is not read.
+        unsafe {
+            gemm::gemm(
+                m,
+                n,
+                k,
+                out.as_mut_ptr().cast::<f32>(),
+                1,
+                n as isize,
+                false,
+                a.values.as_ptr(),
+                a.column_stride as isize,
+                a.row_stride as isize,
+                b.values.as_ptr(),
+                b.column_stride as isize,
+                b.row_stride as isize,
+                0.0,
+                1.0,
+                false,
+                false,
+                false,
+                parallelism,
+            );
+        }
+    };
+    // SAFETY: the product of matrices with an inner dimension above zero writes all of its elements.
+    unsafe { super::filled(m * n, fill) }
 }

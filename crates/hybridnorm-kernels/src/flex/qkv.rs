@@ -29,23 +29,27 @@ pub(super) fn forward(
         .for_each(|(plane, out)| {
             let (b, head) = (plane / heads, plane % heads);
             let part = part(&spec, head);
-            vectorized(|| {
-                for (t, out) in out.chunks_exact_mut(dim).enumerate() {
-                    let x = &values[(b * seq + t) * width + head * dim..][..dim];
-                    match spec.norms[part] {
-                        true => {
-                            let inverse = inverse_rms(x, spec.epsilon as f32);
-                            for i in 0..dim {
-                                out[i] = x[i] * inverse * tables.weights[part][i];
+            vectorized(
+                #[inline(always)]
+                || {
+                    for (t, out) in out.chunks_exact_mut(dim).enumerate() {
+                        let x = &values[(b * seq + t) * width + head * dim..][..dim];
+                        match spec.norms[part] {
+                            true => {
+                                let inverse = inverse_rms(x, spec.epsilon as f32);
+                                let x = x.iter().zip(tables.weights[part]);
+                                for (out, (x, weight)) in out.iter_mut().zip(x) {
+                                    *out = x * inverse * weight;
+                                }
                             }
+                            false => out.copy_from_slice(x),
                         }
-                        false => out.copy_from_slice(x),
+                        if spec.rotary && part < 2 {
+                            turn(out, tables.angles(t, dim), 1.0);
+                        }
                     }
-                    if spec.rotary && part < 2 {
-                        turn(out, tables.angles(t, dim), 1.0);
-                    }
-                }
-            });
+                },
+            );
         });
     let shape = [batch, heads, seq, dim];
     Some(super::new(out, shape, DType::F32))
@@ -71,31 +75,36 @@ pub(super) fn backward(
         .enumerate()
         .map(|(chunk, dx)| {
             let (mut dweights, mut g) = (vec![0f32; 3 * dim], vec![0f32; dim]);
-            vectorized(|| {
-                for (n, dx) in dx.chunks_exact_mut(width).enumerate() {
-                    let token = chunk * tokens + n;
-                    let (b, t) = (token / seq, token % seq);
-                    for (head, dx) in dx.chunks_exact_mut(dim).enumerate() {
-                        let part = part(&spec, head);
-                        g.copy_from_slice(&dy[((b * heads + head) * seq + t) * dim..][..dim]);
-                        if spec.rotary && part < 2 {
-                            turn(&mut g, tables.angles(t, dim), -1.0);
+            vectorized(
+                #[inline(always)]
+                || {
+                    for (n, dx) in dx.chunks_exact_mut(width).enumerate() {
+                        let token = chunk * tokens + n;
+                        let (b, t) = (token / seq, token % seq);
+                        for (head, dx) in dx.chunks_exact_mut(dim).enumerate() {
+                            let part = part(&spec, head);
+                            g.copy_from_slice(&dy[((b * heads + head) * seq + t) * dim..][..dim]);
+                            if spec.rotary && part < 2 {
+                                turn(&mut g, tables.angles(t, dim), -1.0);
+                            }
+                            if !spec.norms[part] {
+                                dx.copy_from_slice(&g);
+                                continue;
+                            }
+                            let x = &values[token * width + head * dim..][..dim];
+                            let inverse = inverse_rms(x, spec.epsilon as f32);
+                            let dweight = &mut dweights[part * dim..][..dim];
+                            let given = x.iter().zip(tables.weights[part]);
+                            let sums = dweight.iter_mut().zip(g.iter_mut());
+                            for ((dweight, g), (x, weight)) in sums.zip(given) {
+                                *dweight += *g * (x * inverse);
+                                *g *= weight;
+                            }
+                            row_gradient(dx, x, &g, inverse);
                         }
-                        if !spec.norms[part] {
-                            dx.copy_from_slice(&g);
-                            continue;
-                        }
-                        let x = &values[token * width + head * dim..][..dim];
-                        let inverse = inverse_rms(x, spec.epsilon as f32);
-                        let dweight = &mut dweights[part * dim..][..dim];
-                        for i in 0..dim {
-                            dweight[i] += g[i] * (x[i] * inverse);
-                            g[i] *= tables.weights[part][i];
-                        }
-                        row_gradient(dx, x, &g, inverse);
                     }
-                }
-            });
+                },
+            );
             dweights
         })
         .collect();
@@ -116,11 +125,11 @@ fn part(spec: &QkvSpec, head: usize) -> usize {
 /// Turns each pair by its angle, or with `direction` −1 back by it.
 #[inline(always)]
 fn turn(x: &mut [f32], [cos, sin]: [&[f32]; 2], direction: f32) {
-    let half = cos.len();
-    let (a, b) = x.split_at_mut(half);
-    for i in 0..half {
-        let (cos, sin) = (cos[i], sin[i] * direction);
-        (a[i], b[i]) = (a[i] * cos - b[i] * sin, b[i] * cos + a[i] * sin);
+    let (a, b) = x.split_at_mut(cos.len());
+    let angles = cos.iter().zip(sin);
+    for ((a, b), (cos, sin)) in a.iter_mut().zip(b).zip(angles) {
+        let sin = sin * direction;
+        (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
     }
 }
 

@@ -1,5 +1,7 @@
 //! RMSNorm, a row at a time.
 
+use std::mem::MaybeUninit;
+
 use burn::backend::flex::FlexTensor;
 use burn::tensor::DType;
 use rayon::prelude::*;
@@ -30,7 +32,14 @@ pub(super) fn row_gradient(dx: &mut [f32], x: &[f32], g: &[f32], inverse: f32) {
 pub(super) fn square_sum(x: &FlexTensor) -> Option<FlexTensor> {
     let x = x.to_contiguous();
     let blocks = x.as_slice::<f32>()?.par_chunks(BLOCK);
-    let sums: Vec<f32> = blocks.map(|x| vectorized(|| dot(x, x))).collect();
+    let sums: Vec<f32> = blocks
+        .map(|x| {
+            vectorized(
+                #[inline(always)]
+                || dot(x, x),
+            )
+        })
+        .collect();
     let sum: f64 = sums.into_iter().map(f64::from).sum();
     Some(super::new(vec![sum as f32], [1], DType::F32))
 }
@@ -41,19 +50,27 @@ pub(super) fn forward(x: &FlexTensor, weight: &FlexTensor, epsilon: f64) -> Opti
     let (values, weight) = (x.as_slice::<f32>()?, weight.as_slice::<f32>()?);
     let (width, epsilon) = (weight.len(), epsilon as f32);
     let block = (BLOCK / width).max(1) * width;
-    let mut out = vec![0f32; values.len()];
-    out.par_chunks_mut(block)
-        .zip(values.par_chunks(block))
-        .for_each(|(out, x)| {
-            vectorized(|| {
-                for (out, x) in out.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
-                    let inverse = inverse_rms(x, epsilon);
-                    for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
-                        *out = x * inverse * weight;
+    let fill = |out: &mut [MaybeUninit<f32>]| {
+        let blocks = out.par_chunks_mut(block).zip(values.par_chunks(block));
+        blocks.for_each(|(out, x)| {
+            vectorized(
+                #[inline(always)]
+                || {
+                    for (out, x) in out.chunks_mut(width).zip(x.chunks(width)) {
+                        let inverse = inverse_rms(x, epsilon);
+                        for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
+                            out.write(x * inverse * weight);
+                        }
                     }
-                }
-            });
+                },
+            );
         });
+    };
+    if width == 0 || !values.len().is_multiple_of(width) {
+        return None;
+    }
+    // SAFETY: the blocks of whole rows cover everything, and each row is as long as the scale.
+    let out = unsafe { super::filled(values.len(), fill) };
     Some(super::like(out, &x))
 }
 
@@ -75,17 +92,22 @@ pub(super) fn backward(
         .zip(dy.par_chunks(block))
         .map(|((dx, x), dy)| {
             let (mut dweight, mut g) = (vec![0f32; width], vec![0f32; width]);
-            vectorized(|| {
-                let rows = x.chunks_exact(width).zip(dy.chunks_exact(width));
-                for (dx, (x, dy)) in dx.chunks_exact_mut(width).zip(rows) {
-                    let inverse = inverse_rms(x, epsilon);
-                    for i in 0..width {
-                        g[i] = dy[i] * weight[i];
-                        dweight[i] += dy[i] * (x[i] * inverse);
+            vectorized(
+                #[inline(always)]
+                || {
+                    let rows = x.chunks_exact(width).zip(dy.chunks_exact(width));
+                    for (dx, (x, dy)) in dx.chunks_exact_mut(width).zip(rows) {
+                        let inverse = inverse_rms(x, epsilon);
+                        let given = dy.iter().zip(x).zip(weight);
+                        let sums = dweight.iter_mut().zip(g.iter_mut());
+                        for ((dweight, g), ((dy, x), weight)) in sums.zip(given) {
+                            *g = dy * weight;
+                            *dweight += dy * (x * inverse);
+                        }
+                        row_gradient(dx, x, &g, inverse);
                     }
-                    row_gradient(dx, x, &g, inverse);
-                }
-            });
+                },
+            );
             dweight
         })
         .collect();

@@ -5,7 +5,8 @@ use pulp::Arch;
 /// Partial sums that are added up side by side.
 const LANES: usize = 16;
 
-/// Runs `f` compiled for the widest vectors that the CPU has; whatever it calls has to be inlined for that.
+/// Runs `f` compiled for the widest vectors that the CPU has; for that `f` has to be inlined, which a long closure is only where it says
+/// `#[inline(always)]`, and whatever it calls. Loops over zipped slices become vectors, loops over indices only where lengths are known.
 #[inline(always)]
 pub(super) fn vectorized<R>(f: impl FnOnce() -> R) -> R {
     Arch::new().dispatch(f)

@@ -1,5 +1,7 @@
 //! SwiGLU in one pass over its input.
 
+use std::mem::MaybeUninit;
+
 use burn::backend::flex::FlexTensor;
 use burn::tensor::{DType, Shape};
 use rayon::prelude::*;
@@ -16,19 +18,28 @@ pub(super) fn forward(h: &FlexTensor) -> Option<FlexTensor> {
     let mut shape: Vec<usize> = h.layout().shape().iter().copied().collect();
     let width = shape.pop()? / 2;
     shape.push(width);
-    let mut out = vec![0f32; values.len() / 2];
-    out.par_chunks_mut(ROWS * width)
-        .zip(values.par_chunks(ROWS * 2 * width))
-        .for_each(|(out, h)| {
-            vectorized(|| {
-                for (out, h) in out.chunks_exact_mut(width).zip(h.chunks_exact(2 * width)) {
-                    let (value, gate) = h.split_at(width);
-                    for ((out, value), gate) in out.iter_mut().zip(value).zip(gate) {
-                        *out = gate * sigmoid(*gate) * value;
+    if width == 0 || !values.len().is_multiple_of(2 * width) {
+        return None;
+    }
+    let fill = |out: &mut [MaybeUninit<f32>]| {
+        let blocks = out.par_chunks_mut(ROWS * width);
+        let blocks = blocks.zip(values.par_chunks(ROWS * 2 * width));
+        blocks.for_each(|(out, h)| {
+            vectorized(
+                #[inline(always)]
+                || {
+                    for (out, h) in out.chunks_mut(width).zip(h.chunks(2 * width)) {
+                        let (value, gate) = h.split_at(width);
+                        for ((out, value), gate) in out.iter_mut().zip(value).zip(gate) {
+                            out.write(gate * sigmoid(*gate) * value);
+                        }
                     }
-                }
-            });
+                },
+            );
         });
+    };
+    // SAFETY: the blocks of whole rows cover everything, and each row is half as long as one of the input.
+    let out = unsafe { super::filled(values.len() / 2, fill) };
     Some(super::with_shape(out, Shape::from(shape), DType::F32))
 }
 
@@ -41,19 +52,24 @@ pub(super) fn backward(h: &FlexTensor, dy: &FlexTensor) -> Option<FlexTensor> {
         .zip(values.par_chunks(ROWS * 2 * width))
         .zip(dy.par_chunks(ROWS * width))
         .for_each(|((dh, h), dy)| {
-            vectorized(|| {
-                let rows = h.chunks_exact(2 * width).zip(dy.chunks_exact(width));
-                for (dh, (h, dy)) in dh.chunks_exact_mut(2 * width).zip(rows) {
-                    let (value, gate) = h.split_at(width);
-                    let (dvalue, dgate) = dh.split_at_mut(width);
-                    for i in 0..width {
-                        let sigmoid = sigmoid(gate[i]);
-                        let scaled = dy[i] * sigmoid;
-                        dvalue[i] = scaled * gate[i];
-                        dgate[i] = scaled * value[i] * (1.0 + gate[i] * (1.0 - sigmoid));
+            vectorized(
+                #[inline(always)]
+                || {
+                    let rows = h.chunks_exact(2 * width).zip(dy.chunks_exact(width));
+                    for (dh, (h, dy)) in dh.chunks_exact_mut(2 * width).zip(rows) {
+                        let (value, gate) = h.split_at(width);
+                        let (dvalue, dgate) = dh.split_at_mut(width);
+                        let given = dy.iter().zip(value.iter().zip(gate));
+                        let halves = dvalue.iter_mut().zip(dgate);
+                        for ((dvalue, dgate), (dy, (value, gate))) in halves.zip(given) {
+                            let sigmoid = sigmoid(*gate);
+                            let scaled = dy * sigmoid;
+                            *dvalue = scaled * gate;
+                            *dgate = scaled * value * (1.0 + gate * (1.0 - sigmoid));
+                        }
                     }
-                }
-            });
+                },
+            );
         });
     Some(super::like(dh, &h))
 }
