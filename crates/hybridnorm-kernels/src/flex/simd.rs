@@ -2,8 +2,8 @@
 
 use pulp::Arch;
 
-/// Partial sums that are added up side by side.
-const LANES: usize = 16;
+/// Numbers that are computed side by side.
+pub(super) const LANES: usize = 16;
 
 /// Runs `f` compiled for the widest vectors that the CPU has; for that `f` has to be inlined, which a long closure is only where it says
 /// `#[inline(always)]`, and whatever it calls. Loops over zipped slices become vectors, loops over indices only where lengths are known.

@@ -6,7 +6,7 @@ use burn::backend::flex::FlexTensor;
 use burn::tensor::{DType, Shape};
 use rayon::prelude::*;
 
-use super::simd::{sigmoid, vectorized};
+use super::simd::{LANES, sigmoid, vectorized};
 
 /// Rows that one thread takes at a time.
 const ROWS: usize = 8;
@@ -59,17 +59,41 @@ pub(super) fn backward(h: &FlexTensor, dy: &FlexTensor) -> Option<FlexTensor> {
                     for (dh, (h, dy)) in dh.chunks_exact_mut(2 * width).zip(rows) {
                         let (value, gate) = h.split_at(width);
                         let (dvalue, dgate) = dh.split_at_mut(width);
-                        let given = dy.iter().zip(value.iter().zip(gate));
-                        let halves = dvalue.iter_mut().zip(dgate);
-                        for ((dvalue, dgate), (dy, (value, gate))) in halves.zip(given) {
-                            let sigmoid = sigmoid(*gate);
-                            let scaled = dy * sigmoid;
-                            *dvalue = scaled * gate;
-                            *dgate = scaled * value * (1.0 + gate * (1.0 - sigmoid));
-                        }
+                        row_gradient([dvalue, dgate], [dy, value, gate]);
                     }
                 },
             );
         });
     Some(super::like(dh, &h))
+}
+
+/// The gradients of value and gate, [`LANES`] at a time: computed before they are written, for the compiler cannot know that what is written
+/// is not read.
+#[inline(always)]
+fn row_gradient([dvalue, dgate]: [&mut [f32]; 2], given: [&[f32]; 3]) {
+    let of = |[dy, value, gate]: [f32; 3]| {
+        let sigmoid = sigmoid(gate);
+        let scaled = dy * sigmoid;
+        [
+            scaled * gate,
+            scaled * value * (1.0 + gate * (1.0 - sigmoid)),
+        ]
+    };
+    let [dy, value, gate] = given.map(|x| x.as_chunks::<LANES>());
+    let (dvalue, dvalue_rest) = dvalue.as_chunks_mut::<LANES>();
+    let (dgate, dgate_rest) = dgate.as_chunks_mut::<LANES>();
+    let chunks = dy.0.iter().zip(value.0).zip(gate.0);
+    for ((dvalue, dgate), ((dy, value), gate)) in dvalue.iter_mut().zip(dgate).zip(chunks) {
+        let mut both = [[0f32; LANES]; 2];
+        for lane in 0..LANES {
+            let [first, second] = of([dy[lane], value[lane], gate[lane]]);
+            both[0][lane] = first;
+            both[1][lane] = second;
+        }
+        [*dvalue, *dgate] = both;
+    }
+    let rest = dy.1.iter().zip(value.1).zip(gate.1);
+    for ((dvalue, dgate), ((dy, value), gate)) in dvalue_rest.iter_mut().zip(dgate_rest).zip(rest) {
+        [*dvalue, *dgate] = of([*dy, *value, *gate]);
+    }
 }
