@@ -12,8 +12,8 @@ use crate::trace::{Branch, Op, Place, Trace};
 
 /// What a mask depends on: window, tokens before the first query, queries.
 type MaskKey = (Option<usize>, usize, usize);
-/// What rotary tables depend on: settings, head_dim, first position, positions.
-type RotaryKey = (RotaryConfig, usize, usize, usize);
+/// What rotary tables depend on: settings, head_dim, first position of each sequence (one where all have the same), positions.
+type RotaryKey = (RotaryConfig, usize, Vec<usize>, usize);
 
 /// What a token may attend to, beside "nothing after itself".
 #[derive(Debug)]
@@ -225,6 +225,17 @@ impl<R> Pass<R> {
         }
     }
 
+    /// The position of the first query of each sequence; one number where all have the same.
+    fn first_positions(&self) -> Vec<usize> {
+        let offset = self.offset();
+        match &self.context {
+            Context::Cached(cache) if !cache.starts().is_empty() => {
+                cache.starts().iter().map(|start| offset - start).collect()
+            }
+            _ => vec![offset],
+        }
+    }
+
     /// Where attention is forbidden, `[1 or batch, 1, n_query, n_key]`; made once for each window size.
     pub(crate) fn mask(
         &mut self,
@@ -237,9 +248,16 @@ impl<R> Pass<R> {
             return mask.clone();
         }
         let mut mask = mask::causal(n_query, self.offset(), window, device);
-        if let Context::Documents(documents) = &self.context {
-            let documents = (**documents).clone();
-            mask = mask.bool_or(mask::across_documents(documents.clone(), documents));
+        match &self.context {
+            Context::Documents(documents) => {
+                let documents = (**documents).clone();
+                mask = mask.bool_or(mask::across_documents(documents.clone(), documents));
+            }
+            Context::Cached(cache) if !cache.starts().is_empty() => {
+                let [_, _, _, n_key] = mask.dims();
+                mask = mask.bool_or(mask::before(cache.starts(), n_key, device));
+            }
+            Context::Causal | Context::Cached(_) => {}
         }
         self.masks.push((key, mask.clone()));
         mask
@@ -271,12 +289,11 @@ impl<R> Pass<R> {
         n_query: usize,
         device: &Device,
     ) -> RotaryTables {
-        let offset = self.offset();
-        let key = (config.clone(), head_dim, offset, n_query);
+        let key = (config.clone(), head_dim, self.first_positions(), n_query);
         if let Some((_, tables)) = self.rotary.iter().find(|(known, _)| *known == key) {
             return tables.clone();
         }
-        let tables = RotaryTables::new(config, head_dim, offset..offset + n_query, device);
+        let tables = RotaryTables::of_rows(config, head_dim, &key.2, n_query, device);
         self.rotary.push((key, tables.clone()));
         tables
     }

@@ -39,7 +39,7 @@ pub use batches::{Batches, Place, StepBatch};
 pub use corpus::{Corpus, Document, Source};
 pub use document_mask::document_numbers;
 pub use error::DataError;
-pub use input::{Compression, Files, Format, InputFile, Reading, Record, Records};
+pub use input::{Compression, Files, Format, InputFile, Reading, Record, Records, TextLines};
 pub use mixture::Mixture;
 pub use permutation::Permutation;
 pub use prepare::{DEFAULT_MAX_DOCUMENT_BYTES, DEFAULT_SHARD_TOKENS, Preparation, Progress};

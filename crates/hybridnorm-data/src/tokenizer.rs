@@ -131,6 +131,36 @@ impl Tokenizer {
         }
     }
 
+    /// The ids of `text`, in which the names of special tokens stand for those: what a chat template makes. No other special token is added.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tokenizer::encode`].
+    pub fn encode_with_special(&self, text: &str) -> Result<Vec<u32>, DataError> {
+        let Self::HuggingFace(tokenizer) = self else {
+            return self.encode(text);
+        };
+        let mut inner = tokenizer.inner.clone();
+        inner.set_encode_special_tokens(false);
+        guarded(|| inner.encode_fast(text, false))
+            .map(|encoding| encoding.get_ids().to_vec())
+            .map_err(|message| self.refusal("encode a conversation", message))
+    }
+
+    /// The special tokens that the tokenizer itself puts around a text: the ids of an empty one. The byte tokenizer has none.
+    ///
+    /// # Errors
+    ///
+    /// The tokenizer refuses the empty text.
+    pub fn frame(&self) -> Result<Vec<u32>, DataError> {
+        match self {
+            Self::Byte => Ok(Vec::new()),
+            Self::HuggingFace(tokenizer) => guarded(|| tokenizer.inner.encode_fast("", true))
+                .map(|encoding| encoding.get_ids().to_vec())
+                .map_err(|message| self.refusal("encode an empty text", message)),
+        }
+    }
+
     /// The ids of `text`, and how many of its UTF-8 bytes stand behind each.
     ///
     /// # Errors
@@ -316,6 +346,26 @@ pub(super) mod tests {
         let tokenizer = tokenizer.unwrap();
         let end = tokenizer.end_of_document().unwrap();
         assert!(!tokenizer.encode("a </s> b").unwrap().contains(&end));
+    }
+
+    #[test]
+    fn the_name_of_a_special_token_in_a_conversation_is_that_token() {
+        let (_directory, tokenizer) = words(WORDS);
+        let tokenizer = tokenizer.unwrap();
+        assert_eq!(tokenizer.encode_with_special("a</s>b").unwrap(), [0, 9, 1]);
+        assert_eq!(Tokenizer::Byte.encode_with_special("<s>").unwrap().len(), 3);
+    }
+
+    #[test]
+    fn what_a_tokenizer_puts_before_a_text_is_known() {
+        let start = r#""post_processor": {"type": "TemplateProcessing",
+            "single": [{"SpecialToken": {"id": "</s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
+            "special_tokens": {"</s>": {"id": "</s>", "ids": [9], "tokens": ["</s>"]}}}"#;
+        let (_directory, tokenizer) = words(&WORDS.replace(r#""post_processor": null"#, start));
+        assert_eq!(tokenizer.unwrap().frame().unwrap(), [9]);
+        let (_directory, tokenizer) = words(WORDS);
+        assert!(tokenizer.unwrap().frame().unwrap().is_empty());
     }
 
     #[test]

@@ -10,12 +10,25 @@ use crate::checkpoint::CheckpointError;
 use crate::data::DataError;
 use crate::device::DeviceError;
 use crate::engine::TrainError;
-use crate::eval::perplexity::ScoreError;
+use crate::eval::ScoreError;
+use crate::eval::questions::QuestionsError;
 use crate::eval::yardstick::YardstickError;
 use crate::export::ExportError;
 use crate::generate::GenerateError;
 use crate::hub::HubError;
 use crate::memory::TooLarge;
+
+/// A line of a file that is not what it should be.
+#[derive(Debug, thiserror::Error)]
+#[error("{}:{line}: {reason}", path.display())]
+pub struct BadLine {
+    /// The file.
+    pub path: PathBuf,
+    /// The line, counted from 1.
+    pub line: usize,
+    /// What is wrong, and what is expected.
+    pub reason: String,
+}
 
 /// Why a command ended without doing all it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -51,8 +64,17 @@ pub enum Error {
     /// A checkpoint cannot be used.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// A line of a file is not what it should be.
+    #[error(transparent)]
+    Line(#[from] BadLine),
+    /// There is no model to read.
+    #[error("{} holds no model: expected a run directory (config.toml), a checkpoint of one (manifest.json) or a Hugging Face folder (config.json)", path.display())]
+    NoModel {
+        /// The folder.
+        path: PathBuf,
+    },
     /// There is no checkpoint to read a model from.
-    #[error("{} holds no checkpoint yet: continue the run with --resume, or give another --run", path.display())]
+    #[error("{} holds no checkpoint yet: continue the run with --resume, or give another --model", path.display())]
     NoCheckpoint {
         /// The run directory.
         path: PathBuf,
@@ -135,6 +157,15 @@ pub enum Error {
     },
 }
 
+impl From<QuestionsError> for Error {
+    fn from(error: QuestionsError) -> Self {
+        match error {
+            QuestionsError::Data(error) => error.into(),
+            QuestionsError::Line(error) => error.into(),
+        }
+    }
+}
+
 impl Error {
     /// Wraps the file system's answer to `action` on `path`.
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
@@ -159,6 +190,8 @@ impl Error {
             | Self::Data(_)
             | Self::Device(_)
             | Self::Memory(_)
+            | Self::Line(_)
+            | Self::NoModel { .. }
             | Self::NoCheckpoint { .. }
             | Self::Reference(_)
             | Self::Hub(_)
@@ -167,7 +200,10 @@ impl Error {
             Self::Export(ExportError::Checkpoint(error)) => checkpoint_code(error),
             Self::Export(ExportError::Parity { .. } | ExportError::Device(_)) => 1,
             Self::Export(_) => 2,
-            Self::Generate(GenerateError::Config(_) | GenerateError::Data(_)) => 2,
+            Self::Score(ScoreError::Data(_) | ScoreError::TooLong { .. }) => 2,
+            Self::Generate(
+                GenerateError::Config(_) | GenerateError::Data(_) | GenerateError::Chat { .. },
+            ) => 2,
             Self::Train(error) => match error {
                 TrainError::Checkpoint(error) => checkpoint_code(error),
                 TrainError::Config(_)

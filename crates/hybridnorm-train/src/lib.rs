@@ -18,6 +18,7 @@ pub mod guard;
 pub mod hub;
 pub mod memory;
 pub mod mfu;
+pub mod model;
 pub mod presets;
 pub mod recipe;
 pub mod run;

@@ -1,10 +1,13 @@
 //! The key/value cache of incremental decoding.
 
-use burn::tensor::Tensor;
+use burn::tensor::{Int, Tensor};
 
 use crate::error::ConfigError;
 
 /// Normed and rotated keys and normed values of all layers, in buffers of a fixed capacity.
+///
+/// The sequences of a batch may differ in length: they end at the same place, so that the next token of each goes to one place, and the
+/// places before the shorter ones are empty and never attended to.
 ///
 /// The reference caches keys before the rotation and rotates all of them in each step (`model.py`,
 /// `OLMoBlock.attention`); rotating once is the same number, cheaper.
@@ -13,6 +16,8 @@ pub struct KvCache {
     layers: Vec<Option<[Tensor<4>; 2]>>,
     len: usize,
     capacity: usize,
+    /// Empty places before each sequence; none at all where no sequence has any.
+    starts: Vec<usize>,
 }
 
 impl KvCache {
@@ -22,10 +27,11 @@ impl KvCache {
             layers: vec![None; n_layers],
             len: 0,
             capacity,
+            starts: Vec::new(),
         }
     }
 
-    /// Tokens held.
+    /// Tokens held of the longest sequence.
     pub fn len(&self) -> usize {
         self.len
     }
@@ -35,9 +41,14 @@ impl KvCache {
         self.len == 0
     }
 
-    /// Tokens it can hold.
+    /// Tokens of each sequence it can hold.
     pub fn capacity(&self) -> usize {
         self.capacity
+    }
+
+    /// Empty places before each sequence; an empty list where no sequence has any.
+    pub(crate) fn starts(&self) -> &[usize] {
+        &self.starts
     }
 
     /// Refuses more tokens than fit.
@@ -53,6 +64,74 @@ impl KvCache {
             ));
         }
         Ok(())
+    }
+
+    /// The sequences of `caches`, one after the other, in a batch for at most `capacity` tokens of each.
+    ///
+    /// # Panics
+    /// When there is no cache, one is empty or of another model, or the longest does not fit.
+    pub fn stack(caches: Vec<Self>, capacity: usize) -> Self {
+        let lens: Vec<usize> = caches.iter().map(Self::len).collect();
+        let len = lens.iter().copied().max().unwrap_or(0);
+        assert!(
+            len <= capacity && lens.iter().all(|len| *len > 0),
+            "caches of {lens:?} tokens for a capacity of {capacity}"
+        );
+        let starts: Vec<usize> = caches
+            .iter()
+            .flat_map(|cache| {
+                let shift = len - cache.len;
+                (0..cache.batch()).map(move |row| shift + cache.start(row))
+            })
+            .collect();
+        let layers = (0..caches[0].layers.len()).map(|layer| {
+            let parts: Vec<_> = caches
+                .iter()
+                .filter_map(|cache| Some((cache.layers[layer].as_ref()?, cache.len)))
+                .collect();
+            Some([0, 1].map(|which| {
+                let parts = parts.iter().map(|(both, held)| (&both[which], *held));
+                aligned(parts, starts.len(), len, capacity)
+            }))
+        });
+        Self {
+            layers: layers.collect(),
+            len,
+            capacity,
+            starts: unless_all_zero(starts),
+        }
+    }
+
+    /// Only the sequences `rows`, in that order. Places that are empty in all of them are given back.
+    ///
+    /// # Panics
+    /// When there is no such row, or none is asked for.
+    #[must_use]
+    pub fn keep(self, rows: &[usize]) -> Self {
+        let starts: Vec<usize> = rows.iter().map(|row| self.start(*row)).collect();
+        let unused = starts.iter().copied().min().unwrap_or(0);
+        let len = self.len - unused;
+        let layers = self.layers.into_iter().map(|layer| {
+            layer.map(|both| {
+                both.map(|held| {
+                    let rows: Vec<i64> = rows.iter().map(|row| *row as i64).collect();
+                    let rows = Tensor::<1, Int>::from_ints(&rows[..], &held.device());
+                    let n = rows.dims()[0];
+                    let held = held.select(0, rows);
+                    if unused == 0 {
+                        return held;
+                    }
+                    let held = held.narrow(2, unused, len);
+                    aligned([(&held, len)].into_iter(), n, len, self.capacity)
+                })
+            })
+        });
+        Self {
+            layers: layers.collect(),
+            len,
+            capacity: self.capacity,
+            starts: unless_all_zero(starts.iter().map(|start| start - unused).collect()),
+        }
     }
 
     /// Appends `layer`'s keys and values of the current tokens and returns all it holds of them.
@@ -84,5 +163,46 @@ impl KvCache {
     /// itself; a model of your own that runs blocks in a [cached pass](crate::Pass::cached) does it after the last block.
     pub fn advance(&mut self, n: usize) {
         self.len += n;
+    }
+
+    /// Sequences held.
+    fn batch(&self) -> usize {
+        let held = self.layers.iter().flatten().next();
+        held.map_or(0, |[keys, _]| keys.dims()[0])
+    }
+
+    fn start(&self, row: usize) -> usize {
+        self.starts.get(row).copied().unwrap_or(0)
+    }
+}
+
+/// A buffer `[batch, heads, capacity, dim]` with the first tokens of each part, `[rows, heads, .., dim]`, ending at `len`.
+fn aligned<'a>(
+    parts: impl Iterator<Item = (&'a Tensor<4>, usize)>,
+    batch: usize,
+    len: usize,
+    capacity: usize,
+) -> Tensor<4> {
+    let (mut buffer, mut first) = (None, 0);
+    for (held, tokens) in parts {
+        let [rows, heads, _, dim] = held.dims();
+        let empty = || {
+            Tensor::zeros(
+                [batch, heads, capacity, dim],
+                (&held.device(), held.dtype()),
+            )
+        };
+        let place = [first..first + rows, 0..heads, len - tokens..len, 0..dim];
+        let held = held.clone().narrow(2, 0, tokens);
+        buffer = Some(buffer.unwrap_or_else(empty).slice_assign(place, held));
+        first += rows;
+    }
+    buffer.unwrap_or_else(|| unreachable!("there is a part for each sequence"))
+}
+
+fn unless_all_zero(starts: Vec<usize>) -> Vec<usize> {
+    match starts.iter().all(|start| *start == 0) {
+        true => Vec::new(),
+        false => starts,
     }
 }

@@ -11,11 +11,12 @@ use crate::precision::is_at_least_f32;
 
 impl Attention {
     /// Norms, rotation and attention up to the context, `[B, T, H·D]`. `None` where something is asked for that the operations do not
-    /// do: other norms than RMS over a head, clipping behind norms, a soft cap, a cache.
+    /// do: other norms than RMS over a head, clipping behind norms, a soft cap, a cache that holds tokens already.
     pub(super) fn fused<R>(&self, qkv: &Tensor<3>, pass: &mut Pass<R>) -> Option<Tensor<3>> {
         let settings = &self.settings;
         let plain = settings.clip_normed.is_none() && settings.softcap.is_none();
-        if !plain || pass.cache_mut().is_some() || !is_at_least_f32(qkv) {
+        let whole = pass.cache_mut().is_none_or(|cache| cache.is_empty());
+        if !plain || !whole || !is_at_least_f32(qkv) {
             return None;
         }
         let (heads, kv_heads, head_dim) = settings.heads;
@@ -40,6 +41,10 @@ impl Attention {
         };
         let angles = angles.map(|table| table.cast(qkv.dtype()));
         let qkv = qkv_norm_rope(qkv.clone(), weights, angles, spec);
+        if let Some(cache) = pass.cache_mut() {
+            let part = |first| qkv.clone().narrow(1, first, kv_heads);
+            cache.extend(settings.layer, [part(heads), part(heads + kv_heads)]);
+        }
         let spec = AttentionSpec {
             heads,
             kv_heads,

@@ -34,3 +34,15 @@ pub fn across_documents(query: Tensor<2, Int>, key: Tensor<2, Int>) -> Tensor<4,
     let query = query.reshape([batch, 1, n_query, 1]);
     query.not_equal(key.reshape([batch, 1, 1, n_key]))
 }
+
+/// Forbids the first `starts[b]` keys of sequence `b`.
+///
+/// # Shapes
+/// - output `[batch, 1, 1, n_key]`, true where attention is forbidden
+pub fn before(starts: &[usize], n_key: usize, device: &Device) -> Tensor<4, Bool> {
+    let starts: Vec<i64> = starts.iter().map(|start| *start as i64).collect();
+    let batch = starts.len();
+    let start = Tensor::<1, Int>::from_ints(&starts[..], device).reshape([batch, 1]);
+    let key = Tensor::<1, Int>::arange(0..n_key as i64, device).reshape([1, n_key]);
+    key.lower(start).reshape([batch, 1, 1, n_key])
+}

@@ -197,7 +197,7 @@ impl Llama3Scaling {
     }
 }
 
-/// Cosines and sines for a range of positions, each `[1, 1, positions, head_dim / 2]`, in f32, times the factor that YaRN puts on queries
+/// Cosines and sines for positions, each `[1 or batch, 1, positions, head_dim / 2]`, in f32, times the factor that YaRN puts on queries
 /// and keys.
 #[derive(Debug, Clone)]
 pub struct RotaryTables {
@@ -214,18 +214,35 @@ impl RotaryTables {
         positions: Range<usize>,
         device: &Device,
     ) -> Self {
+        Self::of_rows(
+            config,
+            head_dim,
+            &[positions.start],
+            positions.len(),
+            device,
+        )
+    }
+
+    /// As [`new`](Self::new), `n` positions from each of `firsts` on: a row for each sequence of a batch.
+    pub(crate) fn of_rows(
+        config: &RotaryConfig,
+        head_dim: usize,
+        firsts: &[usize],
+        n: usize,
+        device: &Device,
+    ) -> Self {
         let frequencies = config.frequencies(head_dim);
         let factor = config.attention_factor() as f32;
         let table = |f: fn(f64) -> f64| {
+            let positions = firsts.iter().flat_map(|first| *first..first + n);
             let values: Vec<f32> = positions
-                .clone()
                 .flat_map(|t| {
                     frequencies
                         .iter()
                         .map(move |w| f(f64::from(t as f32 * *w)) as f32 * factor)
                 })
                 .collect();
-            let shape = [1, 1, positions.len(), frequencies.len()];
+            let shape = [firsts.len(), 1, n, frequencies.len()];
             Tensor::from_data(TensorData::new(values, shape), device)
         };
         Self {
@@ -234,10 +251,10 @@ impl RotaryTables {
         }
     }
 
-    /// Cosines and sines, `[positions, head_dim / 2]` each.
+    /// Cosines and sines, `[positions, head_dim / 2]` each, one row after the other where there are several.
     pub(crate) fn angles(&self) -> [Tensor<2>; 2] {
-        let [_, _, positions, half] = self.cos.dims();
-        [&self.cos, &self.sin].map(|table| table.clone().reshape([positions, half]))
+        let [rows, _, positions, half] = self.cos.dims();
+        [&self.cos, &self.sin].map(|table| table.clone().reshape([rows * positions, half]))
     }
 
     /// Rotates each pair `(x[i], x[i + head_dim/2])` by its position's angle, in f32.

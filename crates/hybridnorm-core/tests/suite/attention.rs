@@ -1,7 +1,7 @@
 //! What attention may see: the future, windows, documents, the cache; and what it must not depend on.
 
 use burn::tensor::{Device, Distribution, Int, Tensor};
-use hybridnorm_core::{Decoder, DecoderConfig, Pass};
+use hybridnorm_core::{Decoder, DecoderConfig, KvCache, Pass};
 use hybridnorm_testing::{apply, every_device, largest_difference, values};
 
 fn config() -> DecoderConfig {
@@ -86,6 +86,51 @@ fn the_cache_changes_nothing(#[case] device: &Device) {
             assert!(largest_difference(&found.concat(), &whole.concat()) < 2e-5);
             assert!(cache.check_room(1).is_err());
         }
+    }
+}
+
+/// Sequences of different lengths that are decoded side by side give what each gives alone, whoever leaves in between.
+#[apply(every_device!)]
+fn a_batch_of_unequal_lengths_changes_nothing(#[case] device: &Device) {
+    for window in [None, Some(3)] {
+        let config = DecoderConfig {
+            sliding_window: window,
+            ..config()
+        };
+        let model = config.init(device).unwrap();
+        let rows: [&[i64]; 3] = [&[3, 1, 4, 1, 5, 9, 2], &[6, 5], &[3, 5, 8, 9]];
+        let next: [&[i64]; 3] = [&[2, 7, 1, 8], &[1, 6, 1, 8], &[4, 1, 4, 2]];
+        let alone = [0, 1, 2].map(|i| {
+            let row = [rows[i], next[i]].concat();
+            logits(&model, &row, &mut Pass::causal(), device)
+        });
+        let caches = rows.map(|row| {
+            let mut pass = Pass::cached(model.new_cache(7));
+            logits(&model, row, &mut pass, device);
+            pass.into_cache().unwrap()
+        });
+        let mut cache = KvCache::stack(caches.into(), 11);
+        let mut left = vec![0, 1, 2];
+        for step in 0..4 {
+            if step == 2 {
+                // The longest leaves, and its place with it.
+                left = vec![2, 1];
+                cache = cache.keep(&left);
+                assert_eq!(cache.len(), 6);
+            }
+            let tokens: Vec<_> = left.iter().map(|i| &next[*i][step..=step]).collect();
+            let mut pass = Pass::cached(cache);
+            let found = model.forward_in(self::tokens(&tokens, device), &mut pass);
+            cache = pass.into_cache().unwrap();
+            let [_, _, vocab] = found.dims();
+            for (found, i) in values(found).chunks(vocab).zip(&left) {
+                let expected = &alone[*i][rows[*i].len() + step];
+                assert!(largest_difference(found, expected) < 2e-5, "{i}, {step}");
+            }
+        }
+        // Batches are stacked as single sequences are.
+        let more = KvCache::stack(vec![cache.clone(), cache.keep(&[1])], 20);
+        assert_eq!((more.len(), more.capacity()), (8, 20));
     }
 }
 
@@ -297,7 +342,7 @@ fn options_do_something_and_only_what_they_say(#[case] device: &Device) {
 /// A model of the user's own: two blocks, no decoder, token by token through a cache and one reused pass.
 #[apply(every_device!)]
 fn blocks_alone_can_be_cached(#[case] device: &Device) {
-    use hybridnorm_core::{BlockConfig, KvCache};
+    use hybridnorm_core::BlockConfig;
     let block = |layer| {
         BlockConfig::new(32, 4, 48)
             .at(layer, 2)

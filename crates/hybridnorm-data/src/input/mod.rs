@@ -137,6 +137,45 @@ impl Iterator for Records {
     }
 }
 
+/// The lines of a file, unpacked where its name ends in `.gz` or `.zst`, with their numbers from 1. It ends after the first error.
+pub struct TextLines(Option<Lines>);
+
+impl TextLines {
+    /// Opens the file at `path`, no line of which may exceed `max_bytes`.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be opened.
+    pub fn open(path: &Path, max_bytes: usize) -> Result<Self, DataError> {
+        let ending = path.extension().and_then(|ending| ending.to_str());
+        let file = InputFile {
+            name: String::new(),
+            path: path.to_owned(),
+            format: Format::JsonLines,
+            compression: match ending {
+                Some("gz") => Compression::Gzip,
+                Some("zst") => Compression::Zstd,
+                _ => Compression::None,
+            },
+        };
+        let source = open(&file, &Arc::default())?;
+        Ok(Self(Some(Lines::new(source, file.path, max_bytes))))
+    }
+}
+
+impl Iterator for TextLines {
+    type Item = Result<(usize, Vec<u8>), DataError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let line = self.0.as_mut()?.next_line();
+        let line = line.map(|line| line.map(|(number, line)| (number as usize + 1, line.to_vec())));
+        if line.is_err() {
+            self.0 = None;
+        }
+        line.transpose()
+    }
+}
+
 fn read_text(source: impl Read, path: &Path, max_bytes: usize) -> Result<Record, DataError> {
     let mut bytes = Vec::new();
     let limit = (max_bytes as u64).saturating_add(1);

@@ -10,6 +10,9 @@ mod bench;
 mod bench_placements;
 mod device_flags;
 mod devices;
+mod eval;
+mod eval_table;
+mod eval_texts;
 mod export;
 mod flags;
 mod generate;
@@ -19,6 +22,7 @@ mod placements;
 mod plan;
 mod prepare;
 mod preset_run;
+mod prompts;
 mod ready;
 mod results;
 mod run_data;
@@ -39,6 +43,7 @@ pub use bench::{Bench, StepFlags};
 pub use bench_placements::PlacementsFlags;
 pub use device_flags::DeviceFlags;
 pub use devices::{DevicesFlags, backends_page};
+pub use eval::EvalFlags;
 pub use export::ExportFlags;
 pub use flags::RunFlags;
 pub use generate::GenerateFlags;
@@ -85,6 +90,8 @@ pub enum Command {
     Generate(GenerateFlags),
     /// Write a trained model as a folder that Hugging Face transformers loads
     Export(ExportFlags),
+    /// Measure a trained model: perplexity of texts, multiple-choice questions
+    Eval(Box<EvalFlags>),
     /// Check a run directory: which checkpoints are whole, and what --resume would continue from
     Inspect(InspectFlags),
     /// Certify a device against the authors' numbers and against flex: forward, every gradient, a 20-step trajectory
@@ -129,6 +136,7 @@ fn dispatch(cli: Cli, out: &mut impl Write) -> Result<(), Error> {
         Some(Command::Tokenizer(command)) => tokenizer::run(&command, out),
         Some(Command::Generate(flags)) => generate::run(&flags, out),
         Some(Command::Export(flags)) => export::run(&flags, out),
+        Some(Command::Eval(flags)) => eval::run(&flags, out),
         Some(Command::Inspect(flags)) => inspect::run(&flags, out),
         Some(Command::Verify(flags)) => verify::run(&flags, out),
         Some(Command::Devices(flags)) => devices::run(&flags, out),

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::ready::ReadyRun;
 use crate::engine::{CHECKPOINTS, CONFIG, METRICS, TrainSummary};
 use crate::error::Error;
-use crate::generate::{Request, Sampling, generate};
+use crate::generate::{Event, Generator, Sampling, Settings};
 use crate::sizes::{Parameters, thousands};
 
 /// The results' file name in a run directory.
@@ -77,22 +77,35 @@ pub(super) fn sample(prepared: &ReadyRun, summary: &TrainSummary) -> Result<Samp
         false => {
             let text = prepared.last.text();
             let text = String::from_utf8_lossy(&text);
-            text.trim_start().chars().take(PROMPT_CHARS).collect()
+            // A character has at most four bytes, and a token at least one; one more token begins the document.
+            let chars = PROMPT_CHARS.min((config.training.seq - 1) / 4);
+            text.trim_start().chars().take(chars).collect()
         }
     };
-    let request = Request {
-        prompt: &prompt,
+    let tokenizer = &prepared.request.tokenizer;
+    let end = tokenizer.end_of_document()?;
+    let mut ids = vec![end];
+    ids.extend(tokenizer.encode(&prompt)?);
+    ids.truncate(config.training.seq);
+    let settings = Settings {
         tokens: SAMPLE_TOKENS,
         sampling: Sampling {
             seed: config.training.seed,
             ..Sampling::default()
         },
+        ..Settings::default()
+    };
+    let generator = Generator {
+        model: &summary.model.decoder,
+        tokenizer,
         window: config.training.seq,
+        ends: &[end],
     };
     let mut text = String::new();
-    let tokenizer = &prepared.request.tokenizer;
-    generate(&summary.model.decoder, tokenizer, request, |piece| {
-        text += piece;
+    generator.run(&[ids], &settings, |_, event| {
+        if let Event::Text(piece) = event {
+            text += &piece;
+        }
         true
     })?;
     Ok(Sample { prompt, text })
@@ -215,7 +228,7 @@ impl fmt::Display for Results {
         }
         writeln!(
             f,
-            "continue its text: hybridnorm-train generate --run {} --prompt TEXT",
+            "continue its text: hybridnorm-train generate --model {} --prompt TEXT",
             self.run
         )
     }

@@ -1,10 +1,10 @@
 //! A model's cross-entropy on held-out text, told in nats per token and in bits per byte.
 
-use burn::tensor::{Bool, Device, Int, Tensor, TensorData, TensorReadError};
-use hybridnorm_core::loss::token_losses;
+use burn::tensor::{Device, Tensor, TensorData, TensorReadError};
 use hybridnorm_core::{Decoder, FeedForward, Pass};
 use thiserror::Error;
 
+use super::costs::next_costs;
 use crate::data::{DataError, Validation, ValidationBatch};
 use crate::engine::{Stages, documents};
 
@@ -15,8 +15,25 @@ pub enum ScoreError {
     #[error(transparent)]
     Data(#[from] DataError),
     /// The device failed.
-    #[error("the device failed while the validation loss was read: {0}")]
+    #[error("the device failed while losses were read: {0}")]
     Device(String),
+    /// The model computed no numbers.
+    #[error("a loss is not a finite number: the model's weights or the device are damaged")]
+    NotFinite,
+    /// An answer is longer than what the model sees at once.
+    #[error(
+        "{task}, question {question}: an answer has {tokens} tokens, and the model sees {context} at once"
+    )]
+    TooLong {
+        /// The task.
+        task: String,
+        /// Which of its questions.
+        question: String,
+        /// Tokens of the answer.
+        tokens: usize,
+        /// Tokens that the model sees.
+        context: usize,
+    },
 }
 
 impl From<TensorReadError> for ScoreError {
@@ -85,42 +102,17 @@ fn batch_nats<F: FeedForward>(
     stages: Stages,
     device: &Device,
 ) -> Result<f64, ScoreError> {
-    let rows = batch.rows;
-    let seq = batch.tokens.len() / rows - 1;
+    let seq = batch.tokens.len() / batch.rows - 1;
     let ids = batch.tokens.iter().map(|&id| i64::from(id)).collect();
-    let tokens = Tensor::<2, Int>::from_data(TensorData::new(ids, [rows, seq + 1]), device);
-    let ignored: Vec<bool> = batch
-        .targets
-        .iter()
-        .flat_map(|&counted| (0..seq).map(move |position| position >= counted))
-        .collect();
-    let ignored = ignored
-        .contains(&true)
-        .then(|| Tensor::<1, Bool>::from_data(TensorData::new(ignored, [rows * seq]), device));
-    let input = tokens.clone().narrow(1, 0, seq);
+    let tokens = TensorData::new(ids, [batch.rows, seq + 1]);
     let mut pass = match mask {
         None => Pass::causal(),
         Some(end) => Pass::documents(documents(&batch.tokens, seq, end, device)),
     };
-    let hidden = model.hidden(input, &mut pass);
-    let [_, _, d_model] = hidden.dims();
-    let total = rows * seq;
-    let hidden = hidden.reshape([1, total, d_model]);
-    let targets = tokens.narrow(1, 1, seq).reshape([total]);
-    let [vocab, _] = model.embedding.weight.dims();
-    let slice = stages.rows(total, vocab);
-    let mut nats = 0.0;
-    for start in (0..total).step_by(slice) {
-        let count = slice.min(total - start);
-        let logits = model.logits_in(hidden.clone().narrow(1, start, count), &pass);
-        let ignored = ignored.as_ref();
-        let ignored = ignored.map(|ignored| ignored.clone().narrow(0, start, count));
-        let targets = targets.clone().narrow(0, start, count);
-        let losses = token_losses(logits.reshape([count, vocab]), targets, ignored);
-        let nll: Vec<f32> = losses.nll.try_into_vec_as()?;
-        nats += nll.into_iter().map(f64::from).sum::<f64>();
-    }
-    Ok(nats)
+    let costs = next_costs(model, Tensor::from_data(tokens, device), &mut pass, stages)?;
+    let rows = costs.chunks_exact(seq).zip(&batch.targets);
+    let counted = rows.flat_map(|(costs, counted)| &costs[..*counted]);
+    Ok(counted.map(|cost| f64::from(*cost)).sum())
 }
 
 #[cfg(test)]

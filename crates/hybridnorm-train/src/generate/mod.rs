@@ -1,19 +1,29 @@
-//! Text from a model: a key/value cache, sampling, and streaming that never cuts a character in two.
+//! Text from a model: a key/value cache, sampling, several texts side by side, stop strings, chat templates, and streaming that never
+//! cuts a character in two.
 
+mod chat;
 mod sampling;
+mod stop;
 mod stream;
+mod texts;
+
+use std::time::{Duration, Instant};
 
 use crate::data::{DataError, Tokenizer};
-use burn::tensor::{Device, Int, Tensor, TensorData, TensorReadError};
-use hybridnorm_core::{ConfigError, Decoder, FeedForward, KvCache, Pass};
+use burn::tensor::TensorReadError;
+use hybridnorm_core::{ConfigError, Decoder, FeedForward};
+
+pub use chat::{ChatTemplate, Message};
 use sampling::argmax;
 pub use sampling::{Sampler, Sampling};
+use stop::Stops;
 use stream::TextStream;
+pub use texts::Texts;
 
 /// Why no text could be generated.
 #[derive(Debug, thiserror::Error)]
 pub enum GenerateError {
-    /// A sampling parameter is out of range.
+    /// A parameter is out of range, or a prompt too long.
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The tokenizer refused the prompt or the ids.
@@ -22,67 +32,293 @@ pub enum GenerateError {
     /// The device failed.
     #[error("the device failed while logits were read: {0}")]
     Device(#[from] TensorReadError),
+    /// The model computed no numbers.
+    #[error(
+        "text {text}, after {tokens} tokens: no logit is a finite number: the model's weights or the device are damaged"
+    )]
+    NotFinite {
+        /// The text, counted from 1.
+        text: usize,
+        /// Tokens that were generated.
+        tokens: usize,
+    },
+    /// A chat template cannot be used.
+    #[error("{place}: {reason}")]
+    Chat {
+        /// The file.
+        place: String,
+        /// What is wrong.
+        reason: String,
+    },
 }
 
-/// A text in the making: feeds tokens to a model and gives the logits of the next.
-///
-/// The model never sees more than `window` tokens at once. When a text outgrows them, its older half is forgotten.
+/// A model that writes.
 #[derive(Debug)]
-pub struct Context<'a, F: FeedForward> {
-    model: &'a Decoder<F>,
-    device: Device,
-    window: usize,
-    held: Vec<u32>,
-    cache: Option<KvCache>,
-    use_cache: bool,
+pub struct Generator<'a, F: FeedForward> {
+    /// The model.
+    pub model: &'a Decoder<F>,
+    /// What its tokens stand for.
+    pub tokenizer: &'a Tokenizer,
+    /// Tokens it sees at once.
+    pub window: usize,
+    /// Ids that end a text.
+    pub ends: &'a [u32],
 }
 
-impl<'a, F: FeedForward> Context<'a, F> {
-    /// An empty text for `model`, which sees at most `window` tokens at once.
-    pub fn new(model: &'a Decoder<F>, window: usize) -> Self {
+/// How texts are generated.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// Tokens of each text at most.
+    pub tokens: usize,
+    /// How they are chosen.
+    pub sampling: Sampling,
+    /// Strings that end a text; they are not part of it.
+    pub stops: Vec<String>,
+    /// Texts that are written side by side.
+    pub batch: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
         Self {
-            device: model.embedding.weight.val().device(),
-            model,
-            window: window.max(1),
-            held: Vec::new(),
-            cache: None,
-            use_cache: true,
+            tokens: 256,
+            sampling: Sampling::default(),
+            stops: Vec::new(),
+            batch: 1,
         }
     }
+}
 
-    /// Computes everything anew for each token, as a check on the cache.
-    #[must_use]
-    pub fn without_cache(mut self) -> Self {
-        self.use_cache = false;
-        self
-    }
-
-    /// Appends `ids` and returns the logits of the token after them, `[padded_vocab_size]`.
+impl Settings {
+    /// Refuses what cannot be generated with.
     ///
     /// # Errors
-    /// When the device fails.
-    pub fn feed(&mut self, ids: &[u32]) -> Result<Vec<f32>, GenerateError> {
-        self.held.extend_from_slice(ids);
-        if self.held.len() > self.window {
-            let forgotten = self.held.len() - self.window.div_ceil(2);
-            self.held.drain(..forgotten);
-            self.cache = None;
+    /// Names the parameter, its value and what is allowed.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        self.sampling.validate()?;
+        if self.stops.iter().any(String::is_empty) {
+            return Err(ConfigError::new("stop", "\"\"", "at least one character"));
         }
-        let known = self.cache.as_ref().map_or(0, KvCache::len);
-        let fresh: Vec<i64> = self.held[known..].iter().map(|&id| i64::from(id)).collect();
-        let n = fresh.len();
-        let tokens = Tensor::<2, Int>::from_data(TensorData::new(fresh, [1, n]), &self.device);
-        let mut pass = match self.use_cache {
-            true => {
-                let cache = self.cache.take();
-                Pass::cached(cache.unwrap_or_else(|| self.model.new_cache(self.window)))
+        if self.batch == 0 {
+            return Err(ConfigError::new("batch", 0, "at least 1"));
+        }
+        Ok(())
+    }
+}
+
+/// Why a text ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ending {
+    /// The model ended it.
+    End,
+    /// A stop string.
+    Stop,
+    /// It has as many tokens as were asked for.
+    Length,
+}
+
+/// A part of a text, or its end.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// The next whole characters; perhaps none.
+    Text(String),
+    /// No more of this text comes.
+    Ended {
+        /// Why.
+        ending: Ending,
+        /// Tokens generated, an end of text among them.
+        tokens: usize,
+    },
+}
+
+/// What it took.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Report {
+    /// Tokens of the prompts.
+    pub prompt_tokens: usize,
+    /// Time that they took.
+    pub prefill: Duration,
+    /// Tokens that were generated.
+    pub tokens: usize,
+    /// Those of them that a pass of their own was computed for: not the first of each text.
+    pub decoded: usize,
+    /// Time that those took.
+    pub decode: Duration,
+}
+
+/// A text that is being written.
+struct Writing<'a> {
+    /// Which prompt it continues.
+    index: usize,
+    /// The prompt and what was written.
+    ids: Vec<u32>,
+    written: usize,
+    sampler: Sampler,
+    stream: TextStream<'a>,
+    stops: Stops<'a>,
+}
+
+impl<F: FeedForward> Generator<'_, F> {
+    /// Refuses a prompt that the model cannot see whole.
+    ///
+    /// # Errors
+    /// When it has no token or too many.
+    pub fn check(&self, prompt: &[u32]) -> Result<(), ConfigError> {
+        if prompt.is_empty() {
+            let allowed = "at least one token; this tokenizer has none to start a text with";
+            return Err(ConfigError::new("tokens of the prompt", 0, allowed));
+        }
+        if prompt.len() > self.window {
+            let allowed = format!(
+                "at most {}, the context the model was trained on",
+                self.window
+            );
+            return Err(ConfigError::new(
+                "tokens of the prompt",
+                prompt.len(),
+                allowed,
+            ));
+        }
+        Ok(())
+    }
+
+    /// Continues each of `prompts`, token ids, and hands what comes to `emit` with the number of the prompt, from 0; `emit` stops
+    /// everything by returning `false`. A text does not depend on those written beside it, but for roundings.
+    ///
+    /// # Errors
+    /// When a parameter is out of range, a prompt is empty or too long, the tokenizer refuses an id, or the device fails.
+    pub fn run(
+        &self,
+        prompts: &[Vec<u32>],
+        settings: &Settings,
+        mut emit: impl FnMut(usize, Event) -> bool,
+    ) -> Result<Report, GenerateError> {
+        settings.validate()?;
+        prompts.iter().try_for_each(|prompt| self.check(prompt))?;
+        let mut report = Report::default();
+        let numbered: Vec<(usize, &Vec<u32>)> = prompts.iter().enumerate().collect();
+        for batch in numbered.chunks(settings.batch) {
+            if !self.write(batch, settings, &mut report, &mut emit)? {
+                break;
             }
-            false => Pass::causal(),
+        }
+        Ok(report)
+    }
+
+    /// One batch. False where `emit` has had enough.
+    fn write(
+        &self,
+        prompts: &[(usize, &Vec<u32>)],
+        settings: &Settings,
+        report: &mut Report,
+        emit: &mut impl FnMut(usize, Event) -> bool,
+    ) -> Result<bool, GenerateError> {
+        let longest = prompts.iter().map(|(_, prompt)| prompt.len()).max();
+        let longest = longest.unwrap_or(0).saturating_add(settings.tokens);
+        let mut texts = Texts::new(self.model, self.window, longest);
+        let (mut writing, mut logits) = (Vec::new(), Vec::new());
+        for &(index, prompt) in prompts {
+            if settings.tokens == 0 {
+                let (ending, tokens) = (Ending::Length, 0);
+                if !emit(index, Event::Ended { ending, tokens }) {
+                    return Ok(false);
+                }
+                continue;
+            }
+            let began = Instant::now();
+            logits.push(texts.begin(prompt)?);
+            report.prefill += began.elapsed();
+            report.prompt_tokens += prompt.len();
+            writing.push(Writing {
+                index,
+                ids: prompt.clone(),
+                written: 0,
+                sampler: Sampler::of_text(settings.sampling, index)?,
+                stream: TextStream::new(self.tokenizer),
+                stops: Stops::new(&settings.stops),
+            });
+        }
+        loop {
+            let began = Instant::now();
+            let mut going = Vec::new();
+            for (row, (writing, logits)) in writing.iter_mut().zip(&mut logits).enumerate() {
+                report.tokens += 1;
+                let (text, ending) = self.choose(writing, logits, settings.tokens)?;
+                if !text.is_empty() && !emit(writing.index, Event::Text(text)) {
+                    return Ok(false);
+                }
+                let Some(ending) = ending else {
+                    going.push(row);
+                    continue;
+                };
+                let tokens = writing.written;
+                if !emit(writing.index, Event::Ended { ending, tokens }) {
+                    return Ok(false);
+                }
+            }
+            if going.is_empty() {
+                report.decode += began.elapsed();
+                return Ok(true);
+            }
+            let mut row = 0;
+            writing.retain(|_| {
+                row += 1;
+                going.contains(&(row - 1))
+            });
+            texts.keep(&going);
+            let next: Vec<u32> = writing
+                .iter()
+                .filter_map(|text| text.ids.last().copied())
+                .collect();
+            logits = texts.step(&next)?;
+            report.decoded += next.len();
+            report.decode += began.elapsed();
+        }
+    }
+
+    /// Adds a token to a text: the characters that are certain now, and why the text ends with it, if so.
+    fn choose(
+        &self,
+        writing: &mut Writing<'_>,
+        logits: &mut Vec<f32>,
+        most: usize,
+    ) -> Result<(String, Option<Ending>), GenerateError> {
+        // The rows beyond the vocabulary stand for no token.
+        logits.truncate(self.tokenizer.vocab_size());
+        let next = writing.sampler.pick(logits, &writing.ids);
+        let Some(next) = next else {
+            return Err(GenerateError::NotFinite {
+                text: writing.index + 1,
+                tokens: writing.written,
+            });
         };
-        let hidden = self.model.hidden(tokens, &mut pass);
-        self.cache = pass.into_cache();
-        let logits = self.model.logits(hidden.narrow(1, n - 1, 1));
-        Ok(logits.flatten::<1>(0, 2).try_into_vec_as()?)
+        let next = next as u32;
+        writing.written += 1;
+        let ended = self.ends.contains(&next);
+        let (mut text, stopped) = if ended {
+            writing.stops.push(&writing.stream.finish()?)
+        } else {
+            writing.ids.push(next);
+            writing.stops.push(&writing.stream.push(next)?)
+        };
+        if stopped {
+            return Ok((text, Some(Ending::Stop)));
+        }
+        if ended {
+            text += &writing.stops.finish();
+            return Ok((text, Some(Ending::End)));
+        }
+        if writing.written < most {
+            return Ok((text, None));
+        }
+        let (rest, stopped) = writing.stops.push(&writing.stream.finish()?);
+        text += &rest;
+        if stopped {
+            return Ok((text, Some(Ending::Stop)));
+        }
+        text += &writing.stops.finish();
+        Ok((text, Some(Ending::Length)))
     }
 }
 
@@ -97,109 +333,23 @@ pub fn greedy<F: FeedForward>(
     use_cache: bool,
     vocab_width: usize,
 ) -> Result<Vec<u32>, GenerateError> {
-    let context = Context::new(model, prompt.len() + n);
-    let mut context = match use_cache {
-        true => context,
-        false => context.without_cache(),
+    let texts = Texts::new(model, prompt.len() + n, prompt.len() + n);
+    let mut texts = match use_cache {
+        true => texts,
+        false => texts.without_cache(),
     };
     let mut found = Vec::with_capacity(n);
-    let mut logits = context.feed(prompt)?;
+    let mut logits = texts.begin(prompt)?;
     while found.len() < n {
         logits.truncate(vocab_width);
         let next = argmax(&logits) as u32;
         found.push(next);
         if found.len() < n {
-            logits = context.feed(&[next])?;
+            logits = texts.step(&[next])?.concat();
         }
     }
     Ok(found)
 }
 
-/// What a text is generated with.
-#[derive(Debug, Clone, Copy)]
-pub struct Request<'a> {
-    /// Text to continue; empty starts a document.
-    pub prompt: &'a str,
-    /// Tokens to generate at most; an end of document ends the text earlier.
-    pub tokens: usize,
-    /// How they are chosen.
-    pub sampling: Sampling,
-    /// Tokens the model sees at once.
-    pub window: usize,
-}
-
-/// Continues a prompt and hands each piece of text to `emit`, which stops everything by returning `false`. Returns
-/// the number of tokens generated.
-///
-/// # Errors
-/// When a parameter is out of range, the tokenizer refuses the prompt, or the device fails.
-pub fn generate<F: FeedForward>(
-    model: &Decoder<F>,
-    tokenizer: &Tokenizer,
-    request: Request<'_>,
-    mut emit: impl FnMut(&str) -> bool,
-) -> Result<usize, GenerateError> {
-    let mut sampler = Sampler::new(request.sampling)?;
-    let end = tokenizer.end_of_document()?;
-    let mut ids = vec![end];
-    ids.extend(tokenizer.encode(request.prompt)?);
-    let mut context = Context::new(model, request.window);
-    let mut text = TextStream::new(tokenizer);
-    for done in 0..request.tokens {
-        let mut logits = context.feed(&ids)?;
-        // The rows beyond the vocabulary stand for no token.
-        logits.truncate(tokenizer.vocab_size());
-        let next = sampler.pick(&logits) as u32;
-        if next == end {
-            emit(&text.finish()?);
-            return Ok(done);
-        }
-        if !emit(&text.push(next)?) {
-            return Ok(done + 1);
-        }
-        ids = vec![next];
-    }
-    emit(&text.finish()?);
-    Ok(request.tokens)
-}
-
 #[cfg(test)]
-mod tests {
-    use hybridnorm_core::DecoderConfig;
-    use hybridnorm_moe::{ModelConfig, SparseConfig};
-    use hybridnorm_testing::{apply, every_device};
-
-    use super::*;
-
-    #[apply(every_device!)]
-    fn the_cache_changes_nothing(#[case] device: &Device) {
-        let model = DecoderConfig::new(40, 32, 4, 3).init(device).unwrap();
-        let with = greedy(&model, &[1, 2, 3], 12, true, 40).unwrap();
-        let without = greedy(&model, &[1, 2, 3], 12, false, 40).unwrap();
-        assert_eq!(with, without);
-        assert_eq!(with.len(), 12);
-    }
-
-    #[apply(every_device!)]
-    fn the_cache_changes_nothing_in_a_sparse_model(#[case] device: &Device) {
-        let config = ModelConfig {
-            decoder: DecoderConfig::new(40, 32, 4, 3),
-            sparse: Some(SparseConfig::new(4, 2, 24)),
-        };
-        let model = config.init(device).unwrap();
-        let with = greedy(&model, &[1, 2, 3], 12, true, 40).unwrap();
-        let without = greedy(&model, &[1, 2, 3], 12, false, 40).unwrap();
-        assert_eq!(with, without);
-    }
-
-    #[apply(every_device!)]
-    fn a_text_may_outgrow_its_window(#[case] device: &Device) {
-        let model = DecoderConfig::new(40, 32, 4, 1).init(device).unwrap();
-        let mut context = Context::new(&model, 8);
-        for id in 0..30 {
-            assert_eq!(context.feed(&[id]).unwrap().len(), 40);
-            assert!(context.held.len() <= 8);
-        }
-        assert_eq!(context.feed(&[1; 20]).unwrap().len(), 40);
-    }
-}
+mod tests;

@@ -2,7 +2,9 @@
 
 mod bench;
 mod devices;
+mod eval;
 mod export;
+mod generate;
 #[cfg(feature = "hub")]
 mod hub;
 mod place;

@@ -1,0 +1,140 @@
+//! Texts in the making, side by side: token ids in, the logits of the next tokens out.
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use hybridnorm_core::{Decoder, FeedForward, KvCache, Pass};
+
+use super::GenerateError;
+
+/// Texts in the making: feeds tokens to a model and gives the logits of the next.
+///
+/// The model never sees more than `window` tokens of a text at once. When a text outgrows them, its older half is forgotten.
+#[derive(Debug)]
+pub struct Texts<'a, F: FeedForward> {
+    model: &'a Decoder<F>,
+    device: Device,
+    window: usize,
+    /// Tokens that a cache is made for.
+    room: usize,
+    /// The tokens of each text that the model still sees.
+    held: Vec<Vec<u32>>,
+    cache: Option<KvCache>,
+    use_cache: bool,
+}
+
+impl<'a, F: FeedForward> Texts<'a, F> {
+    /// No text yet. Each will have at most `longest` tokens, of which `model` sees at most `window` at once.
+    pub fn new(model: &'a Decoder<F>, window: usize, longest: usize) -> Self {
+        Self {
+            device: model.embedding.weight.val().device(),
+            model,
+            window: window.max(1),
+            room: longest.clamp(1, window.max(1)),
+            held: Vec::new(),
+            cache: None,
+            use_cache: true,
+        }
+    }
+
+    /// Computes everything anew for each token, as a check on the cache.
+    #[must_use]
+    pub fn without_cache(mut self) -> Self {
+        self.use_cache = false;
+        self
+    }
+
+    /// Begins a text with `ids` and returns the logits of the token after them, `[padded_vocab_size]`.
+    ///
+    /// # Errors
+    /// When the device fails.
+    ///
+    /// # Panics
+    /// When there are no ids.
+    pub fn begin(&mut self, ids: &[u32]) -> Result<Vec<f32>, GenerateError> {
+        let forgotten = match ids.len() > self.window {
+            true => ids.len() - self.window.div_ceil(2),
+            false => 0,
+        };
+        self.held.push(ids[forgotten..].to_vec());
+        let (cache, logits) = self.prefill(self.held.len() - 1)?;
+        let caches = self.cache.take().into_iter().chain(cache).collect();
+        self.join(caches);
+        Ok(logits)
+    }
+
+    /// Appends one token to each text and returns the logits of those after them, `[padded_vocab_size]` each.
+    ///
+    /// # Errors
+    /// When the device fails.
+    ///
+    /// # Panics
+    /// When there is not one token for each text.
+    pub fn step(&mut self, next: &[u32]) -> Result<Vec<Vec<f32>>, GenerateError> {
+        assert_eq!(next.len(), self.held.len(), "one token for each text");
+        for (held, id) in self.held.iter_mut().zip(next) {
+            held.push(*id);
+        }
+        let outgrown = |held: &Vec<u32>| held.len() > self.window;
+        if !self.use_cache || self.held.iter().any(outgrown) {
+            return self.anew();
+        }
+        let cache = self.cache.take();
+        let mut pass = Pass::cached(cache.unwrap_or_else(|| self.model.new_cache(self.room)));
+        let ids: Vec<i64> = next.iter().map(|id| i64::from(*id)).collect();
+        let tokens = Tensor::from_data(TensorData::new(ids, [next.len(), 1]), &self.device);
+        let hidden = self.model.hidden(tokens, &mut pass);
+        self.cache = pass.into_cache();
+        let logits = self.model.logits(hidden);
+        let [_, _, width] = logits.dims();
+        let logits: Vec<f32> = logits.flatten::<1>(0, 2).try_into_vec_as()?;
+        Ok(logits.chunks_exact(width).map(<[f32]>::to_vec).collect())
+    }
+
+    /// Goes on with the texts `rows` only, in that order.
+    pub fn keep(&mut self, rows: &[usize]) {
+        if rows.iter().copied().eq(0..self.held.len()) {
+            return;
+        }
+        self.held = rows.iter().map(|row| self.held[*row].clone()).collect();
+        let cache = self.cache.take().filter(|_| !rows.is_empty());
+        self.cache = cache.map(|cache| cache.keep(rows));
+    }
+
+    /// All texts from their beginnings, those that the window does not hold from their younger halves.
+    fn anew(&mut self) -> Result<Vec<Vec<f32>>, GenerateError> {
+        let (mut caches, mut all) = (Vec::new(), Vec::new());
+        self.cache = None;
+        for row in 0..self.held.len() {
+            let held = &mut self.held[row];
+            if held.len() > self.window {
+                held.drain(..held.len() - self.window.div_ceil(2));
+            }
+            let (fresh, logits) = self.prefill(row)?;
+            caches.extend(fresh);
+            all.push(logits);
+        }
+        self.join(caches);
+        Ok(all)
+    }
+
+    /// The cache of one text alone, and the logits behind it.
+    fn prefill(&self, row: usize) -> Result<(Option<KvCache>, Vec<f32>), GenerateError> {
+        let ids: Vec<i64> = self.held[row].iter().map(|id| i64::from(*id)).collect();
+        let n = ids.len();
+        let tokens = Tensor::<2, Int>::from_data(TensorData::new(ids, [1, n]), &self.device);
+        let mut pass = match self.use_cache {
+            true => Pass::cached(self.model.new_cache(self.room.max(n))),
+            false => Pass::causal(),
+        };
+        let hidden = self.model.hidden(tokens, &mut pass);
+        let logits = self.model.logits(hidden.narrow(1, n - 1, 1));
+        let logits = logits.flatten::<1>(0, 2).try_into_vec_as()?;
+        Ok((pass.into_cache(), logits))
+    }
+
+    fn join(&mut self, mut caches: Vec<KvCache>) {
+        self.cache = match caches.len() {
+            0 | 1 => caches.pop(),
+            _ => Some(KvCache::stack(caches, self.room)),
+        };
+    }
+}
