@@ -137,6 +137,36 @@ pub struct RunFlags {
     config: Option<PathBuf>,
 }
 
+/// What a command that is not `train` lets its user say of a run.
+#[derive(Debug, Default)]
+pub(super) struct BaseFlags {
+    pub preset: Option<String>,
+    pub config: Option<PathBuf>,
+    pub seq: Option<usize>,
+    pub batch: Option<usize>,
+    pub lr: Option<f64>,
+    pub seed: Option<u64>,
+    pub data: Option<PathBuf>,
+    pub tokenizer: Option<String>,
+}
+
+impl BaseFlags {
+    /// The flags of `train` that say it.
+    pub(super) fn run_flags(self) -> RunFlags {
+        RunFlags {
+            preset: self.preset,
+            config: self.config,
+            seq: self.seq,
+            batch: self.batch,
+            lr: self.lr,
+            seed: self.seed,
+            data: self.data,
+            tokenizer: self.tokenizer,
+            ..RunFlags::default()
+        }
+    }
+}
+
 /// What the flags stand for: valid, but for the data.
 #[derive(Debug)]
 pub(super) struct Request {
@@ -334,7 +364,7 @@ fn read(file: &Path) -> Result<RunConfig, Error> {
     })
 }
 
-fn stem(file: &Path) -> String {
+pub(super) fn stem(file: &Path) -> String {
     let stem = file.file_stem().unwrap_or(file.as_os_str());
     stem.to_string_lossy().into_owned()
 }

@@ -59,6 +59,11 @@ impl MemoryPlan {
     }
 }
 
+/// Bytes that the process holds now.
+pub(super) fn resident() -> u64 {
+    resident_memory().unwrap_or(0)
+}
+
 /// Bytes of text and tokens in memory. Prepared data is read piece by piece.
 fn data(run: &ReadyRun) -> u64 {
     let text: u64 = run.texts.iter().map(|text| text.len() as u64).sum();

@@ -22,6 +22,8 @@ mod placements;
 mod plan;
 mod prepare;
 mod preset_run;
+mod probe;
+mod probe_plan;
 mod prompts;
 mod ready;
 mod results;
@@ -50,6 +52,7 @@ pub use generate::GenerateFlags;
 pub use inspect::InspectFlags;
 pub use plan::PlanFlags;
 pub use prepare::PrepareFlags;
+pub use probe::ProbeFlags;
 pub use serve_device::ServeDeviceFlags;
 pub use tokenizer::{TokenizerCommand, TokenizerTrainFlags};
 pub use verify::VerifyFlags;
@@ -81,6 +84,9 @@ pub enum Command {
     Train(Box<RunFlags>),
     /// Show what a run would be, without training
     Plan(Box<PlanFlags>),
+    /// Measure placements in minutes, before any long run: gradients, activations and attention by layer and depth, the largest learning
+    /// rate that does not diverge, what initialisation matters
+    Probe(Box<ProbeFlags>),
     /// Turn text into token shards, which --data takes; continue where an earlier call was cut off
     Prepare(PrepareFlags),
     /// Make a tokenizer
@@ -132,6 +138,7 @@ fn dispatch(cli: Cli, out: &mut impl Write) -> Result<(), Error> {
         None => train::run(&cli.train, out),
         Some(Command::Train(flags)) => train::run(&flags, out),
         Some(Command::Plan(flags)) => plan::run(&flags, out),
+        Some(Command::Probe(flags)) => probe::run(&flags, out),
         Some(Command::Prepare(flags)) => prepare::run(&flags, out),
         Some(Command::Tokenizer(command)) => tokenizer::run(&command, out),
         Some(Command::Generate(flags)) => generate::run(&flags, out),

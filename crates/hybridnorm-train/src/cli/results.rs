@@ -235,7 +235,8 @@ impl fmt::Display for Results {
 }
 
 /// `3 min 07 s`, or `4.2 s`.
-fn duration(seconds: f64) -> String {
+/// `12.3 s`, `4 min 05 s`.
+pub(super) fn duration(seconds: f64) -> String {
     match seconds {
         s if s < 60.0 => format!("{s:.1} s"),
         s => format!("{} min {:02} s", s as u64 / 60, s as u64 % 60),

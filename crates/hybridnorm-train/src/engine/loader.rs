@@ -109,7 +109,7 @@ impl TokenLoader {
 
 /// Why a step has no batch. Burn hands it on as a [`DatasetError`], out of which it can be copied, not moved.
 #[derive(Debug, Clone, thiserror::Error)]
-pub(super) enum LoadError {
+pub(crate) enum LoadError {
     /// The data cannot be read.
     #[error(transparent)]
     Data(Arc<DataError>),
@@ -120,7 +120,7 @@ pub(super) enum LoadError {
 
 impl LoadError {
     /// What `error` says of `step`, counted from 1.
-    pub(super) fn of(step: u64, error: &DatasetError) -> TrainError {
+    pub(crate) fn of(step: u64, error: &DatasetError) -> TrainError {
         match error.source().and_then(|source| source.downcast_ref()) {
             Some(Self::Data(source)) => TrainError::Data {
                 step,

@@ -50,11 +50,12 @@ use burn::train::{Interrupter, Learner, LearningResult, SupervisedTraining, Trai
 use hybridnorm_core::ConfigError;
 
 pub use console::Console;
+pub(crate) use diagnostics::Observed;
 pub use diagnostics::{Diagnostics, ForwardFigures, Layers, PartFigures};
 pub use error::TrainError;
 pub use inspect::{GenerationState, Inspection, LogState};
-pub(crate) use loader::documents;
 pub use loader::{BatchSource, LoaderShape, TokenLoader};
+pub(crate) use loader::{LoadError, documents};
 pub use log::{MetricsLog, Record};
 pub use metrics::{Evaluation, StepRecord};
 pub use model::{LanguageModel, MicroBatch, Output, TokenBatch};
@@ -65,7 +66,7 @@ pub use run_dir::{
 };
 pub use signals::interrupt_on_signals;
 pub use stages::{Recompute, Stages};
-pub(crate) use step::StepGradients;
+pub(crate) use step::{StepGradients, unreadable};
 
 use crate::mfu::Utilization;
 use crate::recipe::Optimizer;
@@ -154,7 +155,10 @@ pub struct TrainSummary {
 }
 
 /// The id that a mask of documents goes by, where one is asked for.
-fn document_mask(data: &DataConfig, source: &dyn BatchSource) -> Result<Option<u32>, ConfigError> {
+pub(crate) fn document_mask(
+    data: &DataConfig,
+    source: &dyn BatchSource,
+) -> Result<Option<u32>, ConfigError> {
     match (data.document_mask, source.end_of_document()) {
         (false, _) => Ok(None),
         (true, Some(end)) => Ok(Some(end)),

@@ -142,7 +142,7 @@ impl TokenBatch {
     }
 
     /// `[batch, seq]`
-    pub(super) fn input(&self) -> Tensor<2, Int> {
+    pub(crate) fn input(&self) -> Tensor<2, Int> {
         let [_, length] = self.tokens.dims();
         self.tokens.clone().narrow(1, 0, length - 1)
     }
@@ -154,7 +154,7 @@ impl TokenBatch {
     }
 
     /// The first `sequences` of it, or all where there are fewer.
-    pub(super) fn first(self, sequences: usize) -> Self {
+    pub(crate) fn first(self, sequences: usize) -> Self {
         let [rows, _] = self.tokens.dims();
         let rows = sequences.min(rows);
         Self {
@@ -166,7 +166,7 @@ impl TokenBatch {
     }
 
     /// The same on the device below autodiff.
-    pub(super) fn without_autodiff(self) -> Self {
+    pub(crate) fn without_autodiff(self) -> Self {
         Self {
             tokens: self.tokens.inner(),
             documents: self.documents.map(Tensor::inner),
@@ -199,7 +199,7 @@ impl TokenBatch {
     }
 
     /// The pass without noise.
-    fn context(&self) -> Pass<Routing> {
+    pub(crate) fn context(&self) -> Pass<Routing> {
         match &self.documents {
             Some(documents) => Pass::documents(documents.clone()),
             None => Pass::causal(),

@@ -266,7 +266,7 @@ impl StepFigures {
     }
 }
 
-pub(super) fn unreadable(
+pub(crate) fn unreadable(
     what: &'static str,
     step: u64,
 ) -> impl FnOnce(TensorReadError) -> TrainError {

@@ -1,0 +1,3 @@
+//! The norm lab: which placement, how deep, how hot.
+
+pub mod probe;
