@@ -288,6 +288,9 @@ impl ProbeFlags {
             ([], false) => vec![own],
             (depths, _) => depths.to_vec(),
         };
+        if config.schedule.lr == 0.0 {
+            return Err(ConfigError::new("lr", 0, "above 0").into());
+        }
         unique("placements", &self.placements)?;
         unique("depths", &depths)?;
         unique("inits", &self.inits)?;

@@ -9,6 +9,7 @@ mod generate;
 mod hub;
 mod place;
 mod prepared;
+mod probe;
 mod sparse;
 
 use std::fs;

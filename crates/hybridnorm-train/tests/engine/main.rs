@@ -5,6 +5,7 @@ mod documents;
 mod faults;
 mod guards;
 mod parallel;
+mod probe;
 mod progress;
 mod refusals;
 #[cfg(feature = "remote")]

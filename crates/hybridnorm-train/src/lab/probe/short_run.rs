@@ -21,6 +21,8 @@ use crate::run::{RunConfig, ScheduleConfig};
 const WARMUP: u64 = 5;
 /// Of a short run, the part at its end whose mean loss counts: one step in four.
 const LAST: usize = 4;
+/// That mean has risen where it is above the first loss times this: one batch is a little harder than another.
+const RISE: f64 = 1.02;
 
 /// Where measurements are taken: the model and data that they share, and a device.
 pub struct Lab {
@@ -103,7 +105,9 @@ impl Lab {
             let mean = end.iter().sum::<f64>() / end.len() as f64;
             let final_loss = whole.then_some(mean).filter(|mean| mean.is_finite());
             let first = run.losses.first().copied();
-            let rose = first.zip(final_loss).filter(|(first, last)| last > first);
+            let rose = first
+                .zip(final_loss)
+                .filter(|(first, last)| *last > first * RISE);
             let diverged = run.diverged.or_else(|| {
                 rose.map(|(first, last)| Divergence {
                     step: steps,
