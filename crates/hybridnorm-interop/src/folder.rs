@@ -114,6 +114,11 @@ impl TensorFolder {
         &self.dir
     }
 
+    /// How many files there are.
+    pub fn files(&self) -> usize {
+        self.files.len()
+    }
+
     /// Bytes of all tensors together, as they lie in the files.
     pub fn bytes(&self) -> u64 {
         self.files.iter().map(TensorFile::bytes).sum()

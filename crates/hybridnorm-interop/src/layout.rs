@@ -63,27 +63,36 @@ impl Layout {
         })
     }
 
-    /// The parameter's numbers in single precision, from the tensors that `read` gives.
+    /// The names of the tensors and the shapes that they need.
+    pub fn tensors(&self) -> impl Iterator<Item = (&str, Vec<usize>)> {
+        let pieces = self.pieces.iter();
+        pieces.map(|piece| (piece.name.as_str(), self.shape_of(piece)))
+    }
+
+    /// The parameter's numbers in single precision: `read` is called with each tensor's name, and hands the tensor on to what puts it in its
+    /// place.
     ///
     /// # Errors
     /// As [`join`](Self::join).
-    pub fn fill<'a>(
+    pub fn fill(
         &self,
-        mut read: impl FnMut(&str) -> Result<View<'a>, String>,
+        mut read: impl FnMut(&str, &mut dyn FnMut(View<'_>) -> Result<(), String>) -> Result<(), String>,
     ) -> Result<Vec<f32>, String> {
         let mut values = vec![0f32; self.shape.iter().product()];
         let (rows, width) = self.matrix();
         for piece in &self.pieces {
-            let found = read(&piece.name)?;
-            self.check_shape(piece, found.shape)?;
-            let place = Place {
-                out: &mut values,
-                piece,
-                rows,
-                width,
+            let mut place = |found: View<'_>| {
+                self.check_shape(piece, found.shape)?;
+                let place = Place {
+                    out: &mut values,
+                    piece,
+                    rows,
+                    width,
+                };
+                let placed = found.numbers(place);
+                placed.ok_or_else(|| format!("\"{}\" has a type that is not read", piece.name))
             };
-            let placed = found.numbers(place);
-            placed.ok_or_else(|| format!("\"{}\" has a type that is not read", piece.name))?;
+            read(&piece.name, &mut place)?;
         }
         Ok(values)
     }
@@ -113,12 +122,6 @@ impl Layout {
         pieces
             .map(|piece| (piece.name.clone(), tensor(piece)))
             .collect()
-    }
-
-    /// The names and shapes of the tensors.
-    pub(crate) fn tensors(&self) -> impl Iterator<Item = (&str, Vec<usize>)> {
-        let pieces = self.pieces.iter();
-        pieces.map(|piece| (piece.name.as_str(), self.shape_of(piece)))
     }
 
     /// The numbers of tensor `index` in its own order, from those of the parameter.
@@ -331,10 +334,10 @@ mod tests {
             (name, &part.shape, bytes.collect::<Vec<u8>>())
         });
         let bytes: Vec<_> = bytes.collect();
-        let filled = layout.fill(|name| {
+        let filled = layout.fill(|name, place| {
             let found = bytes.iter().find(|(part, _, _)| *part == name).unwrap();
             let (_, shape, bytes) = found;
-            Ok(View {
+            place(View {
                 dtype: safetensors::Dtype::F32,
                 shape,
                 bytes,

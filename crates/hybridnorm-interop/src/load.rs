@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use burn::module::{Module, ModuleMapper, Param};
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Tensor, TensorData};
 
 use crate::error::InteropError;
@@ -13,30 +13,93 @@ use crate::tensors::Tensors;
 /// never more than one of them in memory a second time.
 ///
 /// # Errors
-/// Names every tensor that is missing, left over, or of another shape; the module is dropped then.
+/// As [`check`]; the module is dropped then.
 pub fn load<M: Module>(
     module: M,
     tensors: &(impl Tensors + ?Sized),
     names: &NameMap,
 ) -> Result<M, InteropError> {
+    check(&module, tensors, names)?;
     let mut loader = Loader {
+        tensors,
+        names,
+        path: Vec::new(),
+        problems: Vec::new(),
+    };
+    let module = module.map(&mut loader);
+    match loader.problems.is_empty() {
+        true => Ok(module),
+        false => Err(InteropError::Mismatch(loader.problems)),
+    }
+}
+
+/// Holds the tensors against what `module` needs, without reading a number.
+///
+/// # Errors
+/// Names every tensor that is missing, left over, or of another shape or type.
+pub fn check<M: Module>(
+    module: &M,
+    tensors: &(impl Tensors + ?Sized),
+    names: &NameMap,
+) -> Result<(), InteropError> {
+    let mut checker = Checker {
         tensors,
         names,
         path: Vec::new(),
         used: BTreeSet::new(),
         problems: Vec::new(),
     };
-    let module = module.map(&mut loader);
-    let mut problems = loader.problems;
+    module.visit(&mut checker);
+    let mut problems = checker.problems;
     for name in tensors.names() {
-        if !loader.used.contains(&name) && !names.ignores(&name) {
+        if !checker.used.contains(&name) && !names.ignores(&name) {
             problems.push(format!("\"{name}\" is left over"));
         }
     }
-    if problems.is_empty() {
-        Ok(module)
-    } else {
-        Err(InteropError::Mismatch(problems))
+    match problems.is_empty() {
+        true => Ok(()),
+        false => Err(InteropError::Mismatch(problems)),
+    }
+}
+
+struct Checker<'a, T: ?Sized> {
+    tensors: &'a T,
+    names: &'a NameMap,
+    path: Vec<String>,
+    used: BTreeSet<String>,
+    problems: Vec<String>,
+}
+
+impl<T: Tensors + ?Sized> ModuleVisitor for Checker<'_, T> {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.to_string());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let path = self.path.join(".");
+        let Some(layout) = self.names.layout(&path, &param.lazy_shape().to_vec()) else {
+            return self.problems.push(format!("{path} has no name there"));
+        };
+        for (name, shape) in layout.tensors() {
+            if !self.tensors.contains(name) {
+                let problem = format!("\"{name}\" (for {path}) is missing");
+                self.problems.push(problem);
+                continue;
+            }
+            self.used.insert(name.to_string());
+            match self.tensors.view(name) {
+                Err(error) => self.problems.push(error.to_string()),
+                Ok(view) if view.shape != shape => self.problems.push(format!(
+                    "\"{name}\" has shape {:?}, the model needs {shape:?}",
+                    view.shape
+                )),
+                Ok(_) => {}
+            }
+        }
     }
 }
 
@@ -44,7 +107,6 @@ struct Loader<'a, T: ?Sized> {
     tensors: &'a T,
     names: &'a NameMap,
     path: Vec<String>,
-    used: BTreeSet<String>,
     problems: Vec<String>,
 }
 
@@ -54,17 +116,12 @@ impl<T: Tensors + ?Sized> Loader<'_, T> {
         let path = self.path.join(".");
         let layout = self.names.layout(&path, shape);
         let layout = layout.ok_or_else(|| format!("{path} has no name there"))?;
-        let values = layout.fill(|name| {
-            if !self.tensors.contains(name) {
-                return Err(format!("\"{name}\" (for {path}) is missing"));
-            }
-            self.used.insert(name.to_string());
-            self.tensors.view(name).map_err(|error| error.to_string())
-        });
-        for name in layout.names() {
+        layout.fill(|name, place| {
+            let view = self.tensors.view(name).map_err(|error| error.to_string())?;
+            place(view)?;
             self.tensors.release(name);
-        }
-        values
+            Ok(())
+        })
     }
 }
 

@@ -16,6 +16,7 @@ pub mod export;
 pub mod generate;
 pub mod guard;
 pub mod hub;
+pub mod import;
 pub mod lab;
 pub mod memory;
 pub mod mfu;

@@ -1,7 +1,10 @@
 //! What attention may see: the future, windows, documents, the cache; and what it must not depend on.
 
 use burn::tensor::{Device, Distribution, Int, Tensor};
-use hybridnorm_core::{Decoder, DecoderConfig, KvCache, Pass};
+use hybridnorm_core::attention::rope::{LinearScaling, YarnScaling};
+use hybridnorm_core::{
+    Decoder, DecoderConfig, KvCache, NormStyle, Pass, RopeScaling, RotaryConfig,
+};
 use hybridnorm_testing::{apply, every_device, largest_difference, values};
 
 fn config() -> DecoderConfig {
@@ -65,9 +68,10 @@ fn documents_do_not_see_each_other(#[case] device: &Device) {
 /// Any split of a sequence into cached steps gives the logits of the whole.
 #[apply(every_device!)]
 fn the_cache_changes_nothing(#[case] device: &Device) {
-    for window in [None, Some(4)] {
+    for (window, global_layers) in [(None, vec![]), (Some(4), vec![]), (Some(4), vec![1])] {
         let config = DecoderConfig {
             sliding_window: window,
+            global_layers,
             ..config()
         };
         let model = config.init(device).unwrap();
@@ -221,6 +225,27 @@ fn strided_inputs_are_fine(#[case] device: &Device) {
     assert!(largest_difference(&a, &b) < 1e-6);
 }
 
+fn scaled(scaling: RopeScaling) -> DecoderConfig {
+    DecoderConfig {
+        rope: RotaryConfig {
+            scaling: Some(scaling),
+            ..config().rope
+        },
+        ..config()
+    }
+}
+
+fn yarn(attention_factor: f64) -> YarnScaling {
+    YarnScaling {
+        factor: 1.0,
+        original_max_position: 64.0,
+        beta_fast: 32.0,
+        beta_slow: 1.0,
+        attention_factor,
+        truncate: true,
+    }
+}
+
 /// Options set to where they do nothing give the plain numbers; set elsewhere they change them.
 #[apply(every_device!)]
 fn options_do_something_and_only_what_they_say(#[case] device: &Device) {
@@ -313,6 +338,63 @@ fn options_do_something_and_only_what_they_say(#[case] device: &Device) {
             },
             DecoderConfig {
                 embedding_scale: Some(3.0),
+                ..config()
+            },
+        ),
+        (
+            "global_layers",
+            DecoderConfig {
+                sliding_window: Some(2),
+                global_layers: (0..config().n_layers).collect(),
+                ..config()
+            },
+            DecoderConfig {
+                sliding_window: Some(2),
+                global_layers: vec![0],
+                ..config()
+            },
+        ),
+        (
+            "local_rope",
+            DecoderConfig {
+                sliding_window: Some(6),
+                local_rope: Some(config().rope),
+                ..config()
+            },
+            DecoderConfig {
+                sliding_window: Some(6),
+                local_rope: Some(RotaryConfig {
+                    theta: 10.0,
+                    scaling: None,
+                }),
+                ..config()
+            },
+        ),
+        (
+            "rope.scaling",
+            scaled(RopeScaling::Linear(LinearScaling { factor: 1.0 })),
+            scaled(RopeScaling::Linear(LinearScaling { factor: 4.0 })),
+        ),
+        (
+            "rope.scaling, yarn",
+            scaled(RopeScaling::Yarn(yarn(1.0))),
+            scaled(RopeScaling::Yarn(yarn(2.0))),
+        ),
+        (
+            "norm.unit_offset",
+            DecoderConfig {
+                norm: NormStyle {
+                    unit_offset: true,
+                    ..config().norm
+                },
+                ..config()
+            },
+            DecoderConfig {
+                norm: NormStyle {
+                    epsilon: 0.1,
+                    unit_offset: true,
+                    ..config().norm
+                },
                 ..config()
             },
         ),

@@ -3,7 +3,8 @@
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor};
 use hybridnorm_core::{
-    Activation, DecoderConfig, InitScheme, NormKind, PLACEMENTS, PRESETS, Placement, loss, presets,
+    Activation, DecoderConfig, InitScheme, NormKind, PLACEMENTS, PRESETS, Placement, RopeScaling,
+    loss, presets,
 };
 use hybridnorm_testing::{apply, every_device};
 
@@ -63,6 +64,10 @@ fn the_count_is_what_is_built(#[case] device: &Device) {
                 activation,
                 ..DecoderConfig::new(20, 16, 4, 4)
             };
+            // Biases on some parts and not on others.
+            config.attention_bias = (kind == NormKind::Layer).then_some(!bias);
+            config.head_bias = (activation == Activation::GeGlu).then_some(true);
+            config.feed_forward_bias = (activation == Activation::GeGlu).then_some(true);
             config.norm.kind = kind;
             config.norm.bias = bias;
             config.norm.affine = affine;
@@ -288,6 +293,28 @@ fn impossible_models_are_refused_by_field(#[case] device: &Device) {
         ),
         (
             DecoderConfig {
+                global_layers: vec![0],
+                ..base()
+            },
+            "global_layers = [0]",
+        ),
+        (
+            DecoderConfig {
+                sliding_window: Some(4),
+                global_layers: vec![99],
+                ..base()
+            },
+            "global_layers = 99",
+        ),
+        (
+            DecoderConfig {
+                local_rope: Some(Default::default()),
+                ..base()
+            },
+            "local_rope",
+        ),
+        (
+            DecoderConfig {
                 clip_qkv: Some(-1.0),
                 ..base()
             },
@@ -319,6 +346,17 @@ fn configurations_round_trip_and_refuse_unknown_fields() {
             config
         );
     }
+    // What older files hold still means what it meant: the fields of a scaling say which one it is.
+    for scaling in [
+        r#"{"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position": 8192.0}"#,
+        r#"{"factor": 8.0}"#,
+        r#"{"factor": 4.0, "original_max_position": 8192.0, "beta_fast": 32.0, "beta_slow": 1.0, "attention_factor": 1.1, "truncate": true}"#,
+    ] {
+        let scaling: RopeScaling = serde_json::from_str(scaling).unwrap();
+        let text = serde_json::to_string(&scaling).unwrap();
+        assert_eq!(serde_json::from_str::<RopeScaling>(&text).unwrap(), scaling);
+    }
+    assert!(serde_json::from_str::<RopeScaling>(r#"{"factor": 8.0, "low": 1.0}"#).is_err());
     let text = serde_json::to_string(&DecoderConfig::new(50, 32, 4, 2)).unwrap();
     let typo = text.replacen("\"n_heads\"", "\"n_head\"", 1);
     let error = serde_json::from_str::<DecoderConfig>(&typo)

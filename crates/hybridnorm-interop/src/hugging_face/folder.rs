@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use super::{Architecture, Imported, import};
 use crate::error::{InteropError, unsupported};
 use crate::folder::{TensorFolder, json};
-use crate::load;
+use crate::load::{check, load};
 use crate::names::NameMap;
 use crate::tensors::Tensors;
 
@@ -85,20 +85,32 @@ impl Pretrained {
         path.is_file().then_some(path)
     }
 
-    /// The model on `device`.
+    /// Holds the files against the configuration, without reading a number but those of a head that is there twice.
     ///
     /// # Errors
     /// Names every tensor that is missing, left over, or of another shape.
+    pub fn check(&self, device: &Device) -> Result<(), InteropError> {
+        let module = self.config().blank(device)?;
+        check(&module, &self.tensors, &self.names_in_file()?)
+    }
+
+    /// The model on `device`.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check).
     pub fn load(&self, device: &Device) -> Result<Decoder<FeedForwardLayer>, InteropError> {
-        let names = self.names().clone();
-        let names = match self.config().decoder.tied && self.tensors.contains(HEAD) {
-            true => {
-                self.check_tied_head()?;
-                names.ignoring(&[HEAD])
-            }
-            false => names,
-        };
+        let names = self.names_in_file()?;
         load(self.config().blank(device)?, &self.tensors, &names)
+    }
+
+    /// The names, and that of a head which may be left over.
+    fn names_in_file(&self) -> Result<NameMap, InteropError> {
+        let names = self.names().clone();
+        if !(self.config().decoder.tied && self.tensors.contains(HEAD)) {
+            return Ok(names);
+        }
+        self.check_tied_head()?;
+        Ok(names.ignoring(&[HEAD]))
     }
 
     /// A tied model's head may lie in the file beside the embedding, if it is the same.

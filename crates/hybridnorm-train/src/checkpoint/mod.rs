@@ -43,5 +43,5 @@ pub fn load_model(
     device: &Device,
 ) -> Result<Decoder<FeedForwardLayer>, CheckpointError> {
     Manifest::verify(dir)?;
-    tensors::read_weights(dir, store::WEIGHTS, config.init(device)?)
+    tensors::read_weights(dir, store::WEIGHTS, config.blank(device)?)
 }

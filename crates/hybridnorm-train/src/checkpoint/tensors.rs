@@ -1,6 +1,6 @@
 //! Tensors of a module in safetensors files, by module path, row-major, f32.
 //!
-//! Files are written tensor by tensor, so saving needs host memory for one tensor only.
+//! Files are written slab by slab and read tensor by tensor, so neither needs host memory for more than one tensor beside the module.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -9,12 +9,18 @@ use std::path::Path;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Device, Tensor, TensorData};
+use memmap2::Mmap;
+#[cfg(unix)]
+use memmap2::UncheckedAdvice;
 use safetensors::tensor::{Dtype, SafeTensors};
 use serde_json::{Map, Value, json};
 
 use super::error::CheckpointError;
 use super::manifest::{FileEntry, HashedFile};
 use crate::recipe::{Moments, params};
+
+/// Numbers that are read back from a device at once: 16 MiB.
+const SLAB: usize = 1 << 22;
 
 /// What of each parameter a file holds.
 #[derive(Clone, Copy)]
@@ -134,18 +140,23 @@ impl Writer<'_> {
     fn write<const D: usize>(&mut self, param: &Param<Tensor<D>>) -> Result<(), CheckpointError> {
         let names = self.names.get(&param.id).into_iter().flatten();
         for (name, tensor) in names.zip(self.content.tensors(param)) {
-            let values: Vec<f32> =
-                tensor
-                    .try_into_vec_as()
-                    .map_err(|error| CheckpointError::Device {
-                        tensor: name.clone(),
-                        reason: error.to_string(),
-                    })?;
-            if values.iter().any(|value| !value.is_finite()) {
-                let tensor = name.clone();
-                return Err(CheckpointError::NonFinite { tensor });
+            let count = tensor.shape().num_elements();
+            let tensor = tensor.reshape([count]);
+            for start in (0..count).step_by(SLAB) {
+                let slab = tensor.clone().narrow(0, start, SLAB.min(count - start));
+                let values: Vec<f32> =
+                    slab.try_into_vec_as()
+                        .map_err(|error| CheckpointError::Device {
+                            tensor: name.clone(),
+                            reason: error.to_string(),
+                        })?;
+                if values.iter().any(|value| !value.is_finite()) {
+                    let tensor = name.clone();
+                    return Err(CheckpointError::NonFinite { tensor });
+                }
+                write_le(&mut self.file, &values)
+                    .map_err(CheckpointError::io("write", self.path))?;
             }
-            write_le(&mut self.file, &values).map_err(CheckpointError::io("write", self.path))?;
         }
         Ok(())
     }
@@ -179,32 +190,60 @@ pub(super) fn read_weights<M: Module>(
     module: M,
 ) -> Result<M, CheckpointError> {
     let path = dir.join(name);
-    let bytes = fs::read(&path).map_err(CheckpointError::io("read", &path))?;
-    let file = TensorFile::parse(&path, &bytes)?;
-    let mut values = HashMap::new();
+    let map = map(&path)?;
+    let file = TensorFile::parse(&path, &map)?;
+    let mut paths = HashMap::new();
     let mut asked = HashSet::new();
     for param in params(&module) {
-        values.insert(param.id, file.values(&param.path, &param.shape)?);
-        asked.insert(param.path);
+        file.check(&param.path, &param.shape)?;
+        asked.insert(param.path.clone());
+        paths.insert(param.id, param.path);
     }
     file.holds_only(&asked)?;
-    Ok(module.map(&mut Reader { values }))
+    let mut reader = Reader {
+        file,
+        map: &map,
+        paths,
+        result: Ok(()),
+    };
+    let module = module.map(&mut reader);
+    reader.result.map(|()| module)
 }
 
-struct Reader {
-    values: HashMap<ParamId, Vec<f32>>,
+/// The file, mapped into memory: the system reads what is touched, and takes it back when it likes.
+fn map(path: &Path) -> Result<Mmap, CheckpointError> {
+    let file = fs::File::open(path).map_err(CheckpointError::io("read", path))?;
+    // SAFETY: the map is only read. A file that another process cuts short meanwhile can end the program, as with every memory map; a
+    // checkpoint is never written to once it has its name.
+    unsafe { Mmap::map(&file) }.map_err(CheckpointError::io("read", path))
 }
 
-impl ModuleMapper for Reader {
+/// Reads one parameter after the other, so that no more than one is in memory twice.
+struct Reader<'a> {
+    file: TensorFile<'a>,
+    map: &'a Mmap,
+    paths: HashMap<ParamId, String>,
+    result: Result<(), CheckpointError>,
+}
+
+impl ModuleMapper for Reader<'_> {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let Some(values) = self.values.remove(&param.id) else {
+        let Some(path) = self.paths.remove(&param.id) else {
             return param;
         };
-        param.map(|old| {
-            let data = TensorData::new(values, old.shape());
-            let new = Tensor::from_data(data, &old.device());
-            new.set_require_grad(old.is_require_grad())
-        })
+        let shape = param.lazy_shape();
+        match self.file.values(&path, &shape.to_vec()) {
+            Ok(values) => {
+                self.file.release(&path, self.map);
+                let (id, device) = (param.id, param.lazy_device());
+                let new = Tensor::from_data(TensorData::new(values, shape), &device);
+                param.transform_for_load(new, id)
+            }
+            Err(error) => {
+                self.result = Err(error);
+                param
+            }
+        }
     }
 }
 
@@ -292,6 +331,26 @@ impl<'a> TensorFile<'a> {
     }
 
     fn values(&self, tensor: &str, expected: &[usize]) -> Result<Vec<f32>, CheckpointError> {
+        let values = self.check(tensor, expected)?.as_chunks::<4>().0.iter();
+        Ok(values.map(|bytes| f32::from_le_bytes(*bytes)).collect())
+    }
+
+    /// Gives a tensor's pages back to the system.
+    fn release(&self, tensor: &str, map: &Mmap) {
+        #[cfg(unix)]
+        if let Ok(view) = self.tensors.tensor(tensor) {
+            let start = view.data().as_ptr() as usize - map.as_ptr() as usize;
+            // SAFETY: the pages of a map that nobody writes to hold what the file holds: they are read again when they are touched again.
+            let _ = unsafe {
+                map.unchecked_advise_range(UncheckedAdvice::DontNeed, start, view.data().len())
+            };
+        }
+        #[cfg(not(unix))]
+        let _ = (tensor, map);
+    }
+
+    /// The bytes of a tensor that is as expected.
+    fn check(&self, tensor: &str, expected: &[usize]) -> Result<&'a [u8], CheckpointError> {
         let wrong = |problem: String| CheckpointError::Tensor {
             file: self.path.to_path_buf(),
             tensor: tensor.to_string(),
@@ -311,8 +370,7 @@ impl<'a> TensorFile<'a> {
         if view.dtype() != Dtype::F32 {
             return Err(wrong(format!("is {:?}, but F32 is expected", view.dtype())));
         }
-        let values = view.data().as_chunks::<4>().0.iter();
-        Ok(values.map(|bytes| f32::from_le_bytes(*bytes)).collect())
+        Ok(view.data())
     }
 
     /// Refuses a file with tensors beside those in `asked`.

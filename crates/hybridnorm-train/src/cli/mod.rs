@@ -16,6 +16,7 @@ mod eval_texts;
 mod export;
 mod flags;
 mod generate;
+mod import;
 mod inspect;
 mod memory;
 mod placements;
@@ -25,6 +26,7 @@ mod preset_run;
 mod probe;
 mod probe_plan;
 mod prompts;
+mod published;
 mod ready;
 mod results;
 mod run_data;
@@ -49,6 +51,7 @@ pub use eval::EvalFlags;
 pub use export::ExportFlags;
 pub use flags::RunFlags;
 pub use generate::GenerateFlags;
+pub use import::ImportFlags;
 pub use inspect::InspectFlags;
 pub use plan::PlanFlags;
 pub use prepare::PrepareFlags;
@@ -92,6 +95,8 @@ pub enum Command {
     /// Make a tokenizer
     #[command(subcommand)]
     Tokenizer(TokenizerCommand),
+    /// Turn a published model (a Hugging Face folder) into a run: to generate with, evaluate, and train on
+    Import(ImportFlags),
     /// Continue a prompt with a trained model
     Generate(GenerateFlags),
     /// Write a trained model as a folder that Hugging Face transformers loads
@@ -141,6 +146,7 @@ fn dispatch(cli: Cli, out: &mut impl Write) -> Result<(), Error> {
         Some(Command::Probe(flags)) => probe::run(&flags, out),
         Some(Command::Prepare(flags)) => prepare::run(&flags, out),
         Some(Command::Tokenizer(command)) => tokenizer::run(&command, out),
+        Some(Command::Import(flags)) => import::run(&flags, out),
         Some(Command::Generate(flags)) => generate::run(&flags, out),
         Some(Command::Export(flags)) => export::run(&flags, out),
         Some(Command::Eval(flags)) => eval::run(&flags, out),

@@ -1,8 +1,9 @@
-//! `placements`: the tables of norm placements and presets.
+//! `placements`: the tables of norm placements, presets and published architectures.
 
 use std::io::Write;
 
 use hybridnorm_core::{PLACEMENTS, Placement};
+use hybridnorm_interop::hugging_face::ARCHITECTURES;
 
 use crate::error::Error;
 use crate::presets;
@@ -33,6 +34,13 @@ pub(super) fn run(out: &mut impl Write) -> Result<(), Error> {
         text += &format!(
             "{:<12}{parameters}\n            {}\n",
             preset.name, preset.summary
+        );
+    }
+    text += "\nArchitectures of Hugging Face that can be read (`plan --hf DIR`, `import DIR`), with their placements\n\n";
+    for row in ARCHITECTURES {
+        text += &format!(
+            "{:<12}{}\n            {}\n",
+            row.model_type, row.placement, row.summary
         );
     }
     out.write_all(text.as_bytes()).map_err(Error::Output)

@@ -2,18 +2,24 @@
 
 use core::fmt;
 use std::io::Write;
+use std::path::PathBuf;
 
 use clap::Args;
+use hybridnorm_interop::Pretrained;
 use hybridnorm_moe::SparseConfig;
 
 use super::flags::RunFlags;
 use super::memory::MemoryPlan;
+use super::published::Published;
 use super::ready::ReadyRun;
 use super::run_data::SideFacts;
 use crate::amount::Amount;
 use crate::data::SplitRule;
+use crate::device::DeviceSpec;
 use crate::error::Error;
+use crate::import::run_of;
 use crate::recipe::{Decay, Schedule, ScheduleShape};
+use crate::run::DataConfig;
 use crate::sizes::{Experts, Parameters, thousands};
 
 /// The flags of `plan`.
@@ -25,11 +31,22 @@ pub struct PlanFlags {
     /// Print the whole configuration with every default, ready for --config
     #[arg(long)]
     toml: bool,
+    /// Show what a Hugging Face folder holds instead: architecture, placement, sizes; whether its tensors fit. With --toml, its configuration
+    #[arg(long, value_name = "DIR", conflicts_with = "RunFlags")]
+    hf: Option<PathBuf>,
 }
 
 pub(super) fn run(flags: &PlanFlags, out: &mut impl Write) -> Result<(), Error> {
+    let published = flags.hf.as_ref().map(Pretrained::open).transpose()?;
+    if let Some(folder) = published.as_ref().filter(|_| !flags.toml) {
+        write!(out, "{}", Published::of(folder)).map_err(Error::Output)?;
+        return Ok(folder.check(&DeviceSpec::best()?.open()?)?);
+    }
     if flags.toml {
-        let config = flags.run.resolve()?.config;
+        let config = match &published {
+            Some(folder) => run_of(folder, DataConfig::default().tokenizer),
+            None => flags.run.resolve()?.config,
+        };
         let text = toml::to_string(&config).map_err(|error| Error::Usage(error.to_string()))?;
         return out.write_all(text.as_bytes()).map_err(Error::Output);
     }

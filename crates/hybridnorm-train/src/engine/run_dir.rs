@@ -93,7 +93,8 @@ impl RunDir {
         fs::remove_file(&probe).map_err(TrainError::io("remove", &probe))
     }
 
-    /// Opens the directory of a run to be continued as `requested`, and tells which of the fields named in `allow` have changed.
+    /// Opens the directory of a run to be continued as `requested`, and tells which of the fields named in `allow` have changed. Of a run
+    /// that has not taken a step, as one that was imported, all but the model may differ.
     ///
     /// # Errors
     /// When it holds no run, is in use, or `requested` differs from the stored configuration in a field that changes
@@ -106,6 +107,9 @@ impl RunDir {
         let stored = stored_config(path)?;
         let mut changes = differing_fields(&stored, requested)?;
         changes.retain(|changed| !FREE.contains(&changed.field.as_str()));
+        if is_untrained(path)? {
+            changes.retain(|changed| is_of_the_model(&changed.field));
+        }
         if let Some(field) = allow
             .iter()
             .find(|field| !changes.iter().any(|changed| changed.field == **field))
@@ -185,6 +189,18 @@ pub fn stored_config(path: &Path) -> Result<RunConfig, TrainError> {
             reason: format!("line {line}: {}", one_line(error.message())),
         }
     })
+}
+
+/// Whether the run in `path` has a model but has not taken a step, as one that was imported.
+fn is_untrained(path: &Path) -> Result<bool, TrainError> {
+    let generations = CheckpointStore::new(path.join(CHECKPOINTS)).generations()?;
+    Ok(generations.last().is_some_and(|newest| newest.step == 0))
+}
+
+/// Whether a field decides what a model is that has its parameters already.
+fn is_of_the_model(field: &str) -> bool {
+    let of = |table: &str| field == table || field.starts_with(&format!("{table}."));
+    (of("model") && !of("model.init")) || of("sparse")
 }
 
 /// A field that two configurations do not share.

@@ -7,6 +7,7 @@ mod export;
 mod generate;
 #[cfg(feature = "hub")]
 mod hub;
+mod import;
 mod place;
 mod prepared;
 mod probe;
