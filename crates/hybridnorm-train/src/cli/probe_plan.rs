@@ -114,12 +114,15 @@ impl fmt::Display for ProbePlan<'_> {
         writeln!(f, "data      {}", self.data.description)?;
         writeln!(
             f,
-            "runs      {} steps of {} x {} tokens, learning rate {:e} after {} steps of warm-up",
+            "runs      {} steps of {} x {} tokens, learning rate {:e} after {} of warm-up",
             self.setting.steps,
             training.batch,
             training.seq,
             config.schedule.lr,
-            self.setting.warmup_steps,
+            match self.setting.warmup_steps {
+                1 => "1 step".to_string(),
+                n => format!("{n} steps"),
+            },
         )?;
         for (name, measure) in Measure::ALL {
             let of = self.jobs.iter().filter(|job| job.measure == measure);

@@ -73,6 +73,11 @@ fn rates(rows: &[&Row]) -> Option<String> {
     if !rest.is_empty() {
         text += &format!(" ({})", rest.join(", "));
     }
+    if let [one] = &best[..]
+        && let Some(lr) = one.lr_best
+    {
+        text += &format!(" and ends lowest at {}", rate(lr));
+    }
     Some(text)
 }
 
@@ -167,18 +172,20 @@ impl Summary {
     fn layers(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "| placement | layers | gradient, last/first, step 1 | step {0} | RMS, last/first, step {0} | similarity | least entropy | largest logit |",
+            "| placement | layers | gradient, last/first, step 1 | max/min | step {0} | max/min | RMS, last/first, step {0} | similarity | least entropy | largest logit |",
             self.steps
         )?;
-        writeln!(f, "|---|---|---|---|---|---|---|---|")?;
+        writeln!(f, "|---|---|---|---|---|---|---|---|---|---|")?;
         for row in &self.rows {
             writeln!(
                 f,
-                "| {} | {} | {} | {} | {} | {} | {} | {} |",
+                "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
                 row.placement,
                 row.depth,
                 or_dash(row.first_gradient_ratio, factor),
+                or_dash(row.first_gradient_spread, factor),
                 or_dash(row.last_gradient_ratio, factor),
+                or_dash(row.last_gradient_spread, factor),
                 or_dash(row.rms_growth, factor),
                 or_dash(row.token_similarity, |x| format!("{x:.3}")),
                 or_dash(row.least_entropy, |x| format!("{x:.2}")),

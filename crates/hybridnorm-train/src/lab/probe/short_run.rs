@@ -21,8 +21,9 @@ use crate::run::{RunConfig, ScheduleConfig};
 const WARMUP: u64 = 5;
 /// Of a short run, the part at its end whose mean loss counts: one step in four.
 const LAST: usize = 4;
-/// That mean has risen where it is above the first loss times this: one batch is a little harder than another.
-const RISE: f64 = 1.02;
+/// A run diverges where a loss is above the first times this: untrained models have hardly any preference, so that one batch is as hard as
+/// another to them.
+const RISE: f64 = 1.1;
 
 /// Where measurements are taken: the model and data that they share, and a device.
 pub struct Lab {
@@ -101,25 +102,15 @@ impl Lab {
         let trial = |run: Trained| {
             let last = run.losses.len().div_ceil(LAST).max(1);
             let end = &run.losses[run.losses.len().saturating_sub(last)..];
-            let whole = run.losses.len() as u64 == steps;
+            let whole = run.diverged.is_none() && run.losses.len() as u64 == steps;
             let mean = end.iter().sum::<f64>() / end.len() as f64;
             let final_loss = whole.then_some(mean).filter(|mean| mean.is_finite());
-            let first = run.losses.first().copied();
-            let rose = first
-                .zip(final_loss)
-                .filter(|(first, last)| *last > first * RISE);
-            let diverged = run.diverged.or_else(|| {
-                rose.map(|(first, last)| Divergence {
-                    step: steps,
-                    reason: format!("the loss rose from {first:.4} to {last:.4}"),
-                })
-            });
             Trial {
                 subject: subject.clone(),
                 lr,
                 losses: run.losses,
                 final_loss,
-                diverged,
+                diverged: run.diverged,
                 seconds: run.seconds,
             }
         };
@@ -195,7 +186,7 @@ impl Lab {
         }
     }
 
-    /// Trains a new model, and looks at its layers in the steps of `looks`.
+    /// Trains a new model, and looks at its layers in the steps of `looks`; where there are none, a loss far above the first ends it.
     fn train(&self, subject: &Subject, lr: f64, looks: &[u64]) -> Result<Trained, Error> {
         let (mut config, mut model) = self.model(subject)?;
         config.schedule.lr = lr;
@@ -232,7 +223,16 @@ impl Lab {
                     break;
                 }
             };
-            run.losses.push(gradients.figures.loss);
+            let loss = gradients.figures.loss;
+            run.losses.push(loss);
+            let first = run.losses.first().copied().unwrap_or(loss);
+            if looks.is_empty() && loss > RISE * first {
+                let reason = format!(
+                    "the loss is {loss:.4} in step {step}, more than a tenth above the {first:.4} of untrained weights"
+                );
+                run.diverged = Some(Divergence { step, reason });
+                break;
+            }
             if looks.contains(&step) {
                 let seen = Observed::new(&model, &gradients, training.diagnostics_sequences, step)?;
                 run.looks.push(Look {

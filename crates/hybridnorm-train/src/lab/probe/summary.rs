@@ -41,6 +41,10 @@ pub struct Row {
     pub first_gradient_ratio: Option<f64>,
     /// The same in the last step.
     pub last_gradient_ratio: Option<f64>,
+    /// Gradient norm of the layer with the most over that of the layer with the least, in step 1.
+    pub first_gradient_spread: Option<f64>,
+    /// The same in the last step.
+    pub last_gradient_spread: Option<f64>,
     /// RMS of the stream behind the last block over that behind the first, in the last step.
     pub rms_growth: Option<f64>,
     /// Token similarity behind the last block, in the last step.
@@ -157,6 +161,13 @@ fn last_over_first(layers: &[Option<f64>]) -> Option<f64> {
     Some(last / first).filter(|ratio| ratio.is_finite())
 }
 
+/// The largest of `layers` over the smallest.
+fn most_over_least(layers: &[Option<f64>]) -> Option<f64> {
+    let known = || layers.iter().copied().flatten();
+    let ratio = known().reduce(f64::max)? / known().reduce(f64::min)?;
+    Some(ratio).filter(|ratio| ratio.is_finite())
+}
+
 impl Row {
     fn new(placement: String, depth: usize, setting: &Setting, lines: &[&Line]) -> Self {
         let looks = |step: u64| -> Vec<&Look> {
@@ -207,6 +218,8 @@ impl Row {
             depth,
             first_gradient_ratio: of(&first, |look| last_over_first(&gradients(look))),
             last_gradient_ratio: of(&last, |look| last_over_first(&gradients(look))),
+            first_gradient_spread: of(&first, |look| most_over_least(&gradients(look))),
+            last_gradient_spread: of(&last, |look| most_over_least(&gradients(look))),
             rms_growth: of(&last, |look| {
                 let rms = &look.forward.activation_rms;
                 Some(rms.last().copied()?? / rms.first().copied()??)
