@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use hybridnorm_core::ConfigError;
 use hybridnorm_interop::Pretrained;
+use hybridnorm_moe::ModelConfig;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -86,7 +87,7 @@ pub fn import(
             Some(_) => out.join(TOKENIZER).display().to_string(),
             None => tokenizer.name(),
         };
-        let config = run_of(folder, name);
+        let config = run_of(folder.config(), name);
         config.validate()?;
         let run = RunDir::create(&out, &config)?;
         if let Some(file) = &file {
@@ -139,9 +140,8 @@ pub fn import(
     }
 }
 
-/// The run that continues with `folder`'s model; it speaks of no data.
-pub fn run_of(folder: &Pretrained, tokenizer: String) -> RunConfig {
-    let model = folder.config();
+/// The run that continues with `model`; it speaks of no data.
+pub fn run_of(model: &ModelConfig, tokenizer: String) -> RunConfig {
     RunConfig {
         data: DataConfig {
             tokenizer,

@@ -10,13 +10,15 @@ use super::published::Published;
 use crate::device::DeviceSpec;
 use crate::engine::peak_memory;
 use crate::error::Error;
+use crate::hub;
 use crate::import::import;
 use crate::memory::in_words;
 
 /// The flags of `import`.
 #[derive(Debug, Clone, Args)]
 pub struct ImportFlags {
-    /// A Hugging Face folder: config.json, and model.safetensors in one file or several (`plan --hf DIR` shows what it is)
+    /// A Hugging Face folder: config.json, and model.safetensors in one file or several (`plan --hf DIR` shows what it is); or
+    /// `hf:owner/name[@revision]` on the Hub
     #[arg(value_name = "DIR")]
     folder: PathBuf,
     /// The new run directory
@@ -32,7 +34,7 @@ pub struct ImportFlags {
 
 pub(super) fn run(flags: &ImportFlags, out: &mut impl Write) -> Result<(), Error> {
     let device = flags.device.clone().map_or_else(DeviceSpec::best, Ok)?;
-    let folder = Pretrained::open(&flags.folder)?;
+    let folder = Pretrained::open(hub::resolve(&flags.folder)?)?;
     write!(out, "{}", Published::of(&folder)).map_err(Error::Output)?;
     let run = &flags.out;
     let tokenizer = flags.tokenizer.as_deref();

@@ -2,10 +2,11 @@
 
 use core::fmt;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use hybridnorm_interop::Pretrained;
+use hybridnorm_interop::hugging_face::import;
 use hybridnorm_moe::SparseConfig;
 
 use super::flags::RunFlags;
@@ -17,9 +18,10 @@ use crate::amount::Amount;
 use crate::data::SplitRule;
 use crate::device::DeviceSpec;
 use crate::error::Error;
+use crate::hub::{self, Want};
 use crate::import::run_of;
 use crate::recipe::{Decay, Schedule, ScheduleShape};
-use crate::run::DataConfig;
+use crate::run::{DataConfig, RunConfig};
 use crate::sizes::{Experts, Parameters, thousands};
 
 /// The flags of `plan`.
@@ -31,24 +33,18 @@ pub struct PlanFlags {
     /// Print the whole configuration with every default, ready for --config
     #[arg(long)]
     toml: bool,
-    /// Show what a Hugging Face folder holds instead: architecture, placement, sizes; whether its tensors fit. With --toml, its configuration
+    /// Show what a Hugging Face folder or `hf:owner/name[@revision]` holds instead: architecture, placement, sizes; of a folder, whether its tensors fit.
+    /// With --toml, its configuration
     #[arg(long, value_name = "DIR", conflicts_with = "RunFlags")]
     hf: Option<PathBuf>,
 }
 
 pub(super) fn run(flags: &PlanFlags, out: &mut impl Write) -> Result<(), Error> {
-    let published = flags.hf.as_ref().map(Pretrained::open).transpose()?;
-    if let Some(folder) = published.as_ref().filter(|_| !flags.toml) {
-        write!(out, "{}", Published::of(folder)).map_err(Error::Output)?;
-        return Ok(folder.check(&DeviceSpec::best()?.open()?)?);
+    if let Some(spec) = &flags.hf {
+        return published(spec, flags.toml, out);
     }
     if flags.toml {
-        let config = match &published {
-            Some(folder) => run_of(folder, DataConfig::default().tokenizer),
-            None => flags.run.resolve()?.config,
-        };
-        let text = toml::to_string(&config).map_err(|error| Error::Usage(error.to_string()))?;
-        return out.write_all(text.as_bytes()).map_err(Error::Output);
+        return print_toml(&flags.run.resolve()?.config, out);
     }
     let prepared = ReadyRun::new(&flags.run)?;
     let request = &prepared.request;
@@ -58,6 +54,28 @@ pub(super) fn run(flags: &PlanFlags, out: &mut impl Write) -> Result<(), Error> 
     let memory = MemoryPlan::of(&prepared)?;
     write!(out, "{}{memory}", Plan(&prepared)).map_err(Error::Output)?;
     memory.check()
+}
+
+/// What a published model is. From the Hub its configuration alone is fetched.
+fn published(spec: &Path, toml: bool, out: &mut impl Write) -> Result<(), Error> {
+    let dir = hub::resolve_for(spec, Want::Config)?;
+    let imported = import(&Pretrained::config_of(&dir)?)?;
+    if toml {
+        let tokenizer = DataConfig::default().tokenizer;
+        return print_toml(&run_of(&imported.model, tokenizer), out);
+    }
+    if dir != spec {
+        let shown = Published::of_config(&imported, format!("{}, not fetched", spec.display()));
+        return write!(out, "{shown}").map_err(Error::Output);
+    }
+    let folder = Pretrained::open(&dir)?;
+    write!(out, "{}", Published::of(&folder)).map_err(Error::Output)?;
+    Ok(folder.check(&DeviceSpec::best()?.open()?)?)
+}
+
+fn print_toml(config: &RunConfig, out: &mut impl Write) -> Result<(), Error> {
+    let text = toml::to_string(config).map_err(|error| Error::Usage(error.to_string()))?;
+    out.write_all(text.as_bytes()).map_err(Error::Output)
 }
 
 /// A run as it is shown before it starts.

@@ -3,7 +3,7 @@
 use core::fmt;
 
 use hybridnorm_core::{Activation, RopeScaling, RotaryConfig};
-use hybridnorm_interop::hugging_face::Architecture;
+use hybridnorm_interop::hugging_face::{Architecture, Imported};
 use hybridnorm_interop::{Pretrained, Tensors};
 use hybridnorm_moe::ModelConfig;
 
@@ -34,6 +34,17 @@ impl<'a> Published<'a> {
                 thousands(tensors.names().len() as u64),
                 in_words(tensors.bytes()),
             ),
+        }
+    }
+}
+
+impl<'a> Published<'a> {
+    /// A configuration alone, and where it is from.
+    pub fn of_config(imported: &'a Imported, folder: String) -> Self {
+        Self {
+            architecture: imported.architecture,
+            model: &imported.model,
+            folder,
         }
     }
 }

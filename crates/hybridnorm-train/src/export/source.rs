@@ -17,10 +17,8 @@ use crate::checkpoint::{
 };
 use crate::data::Tokenizer;
 use crate::engine::{CHECKPOINTS, CONFIG, Evaluation, METRICS, Record, StepRecord, stored_config};
+use crate::import::SOURCE;
 use crate::run::RunConfig;
-
-/// Where a run keeps what it was imported from.
-const SOURCE: &str = "source.json";
 
 /// A checkpoint, its run's configuration and tokenizer.
 #[derive(Debug)]

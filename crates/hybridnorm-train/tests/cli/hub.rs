@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use super::place::{Place, stderr};
 use hybridnorm_train::hub::{Hub, HubError, Reference, Settings, Want};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -190,10 +191,14 @@ fn serve(mut stream: TcpStream, state: &Mutex<State>) {
 /// As the Hub lists a commit.
 fn listing(files: &BTreeMap<&'static str, Vec<u8>>) -> Value {
     let files = files.iter().map(|(name, content)| {
-        let mut file = json!({"rfilename": name, "size": content.len(), "blobId": format!("{:040x}", content.len())});
+        let hash = ring::digest::digest(&ring::digest::SHA256, content);
+        let hash: String = hash
+            .as_ref()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
+        let mut file = json!({"rfilename": name, "size": content.len(), "blobId": hash[..40]});
         if name.ends_with(".safetensors") {
-            let hash = ring::digest::digest(&ring::digest::SHA256, content);
-            let hash: String = hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
             file["lfs"] = json!({"sha256": hash, "size": content.len(), "pointerSize": 130});
         }
         file
@@ -418,4 +423,64 @@ fn without_a_connection_what_is_kept_has_to_do() {
         }
     }
     assert!(Path::new(&dir).is_dir());
+}
+
+/// As a user has it: a run is exported, uploaded, and used elsewhere by its name.
+#[test]
+fn commands_take_a_name_for_a_folder() {
+    let (mirror, place) = (Mirror::new(), Place::new());
+    place.succeed("--config tiny.toml --out run --placement hybrid");
+    place.succeed("export run --out model --max-shard-size 20KB");
+    mirror.change(|state| {
+        state.files.clear();
+        for entry in fs::read_dir(place.path("model")).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap().to_string();
+            state.files.insert(name.leak(), fs::read(path).unwrap());
+        }
+    });
+    let run = |args: &str, offline: &str| {
+        let mut command = place.command(args);
+        command.env("HF_ENDPOINT", &mirror.endpoint);
+        command.env("HF_HOME", mirror.dir.path());
+        command
+            .env_remove("HF_HUB_CACHE")
+            .env("HF_HUB_OFFLINE", offline);
+        command.output().unwrap()
+    };
+    let said = |args: &str, offline: &str| {
+        let output = run(args, offline);
+        assert!(output.status.success(), "{args}: {}", stderr(&output));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let plan = said("plan --hf hf:org/tiny", "0");
+    assert!(
+        plan.contains("HybridNormForCausalLM") && plan.contains("not fetched"),
+        "{plan}"
+    );
+    assert!(mirror.ranges().is_empty(), "a plan fetched weights");
+    let generate = "--prompt The --tokens 20 --temperature 0";
+    let text = said(&format!("generate --model hf:org/tiny {generate}"), "0");
+    assert_eq!(
+        text,
+        place.succeed(&format!("generate --model run {generate}"))
+    );
+    assert_eq!(
+        text,
+        said(&format!("generate --model hf:org/tiny {generate}"), "1")
+    );
+    said("import hf:org/tiny@main --out again", "1");
+    assert_eq!(
+        text,
+        place.succeed(&format!("generate --model again {generate}"))
+    );
+    for (spec, words) in [
+        ("hf:org/nothing", "no model org/nothing"),
+        ("hf:org/tiny@v9", "no revision"),
+        ("hf:tiny", "hf:owner/name"),
+    ] {
+        let output = run(&format!("import {spec} --out x"), "0");
+        assert_eq!(output.status.code(), Some(2));
+        assert!(stderr(&output).contains(words), "{}", stderr(&output));
+    }
 }
