@@ -162,6 +162,33 @@ fn a_killed_probe_goes_on_where_it_was() {
     println!("{kept} of {} lines were kept", whole.len());
 }
 
+/// Whatever is no measurement is named, and nothing of the file is lost.
+#[test]
+fn a_damaged_file_is_refused_and_left_as_it_is() {
+    let place = Place::new();
+    place.succeed(&format!("{TINY} --measure layers --out probe"));
+    let whole = fs::read_to_string(place.path("probe/probe.jsonl")).unwrap();
+    let lines: Vec<&str> = whole.lines().collect();
+    for (number, line) in [(1, "not json"), (3, "{\"kind\": \"unheard-of\"}"), (4, "")] {
+        let mut damaged = lines.clone();
+        damaged[number - 1] = line;
+        let damaged = damaged.join("\n") + "\n";
+        place.write("probe/probe.jsonl", &damaged);
+        let message = place.refuse(&format!("{TINY} --measure layers --out probe"));
+        let words = format!("probe.jsonl:{number}: not a measurement");
+        assert!(message.contains(&words), "{message}");
+        let after = fs::read_to_string(place.path("probe/probe.jsonl")).unwrap();
+        assert_eq!(after, damaged);
+    }
+    let headless = lines[1..].join("\n") + "\n";
+    place.write("probe/probe.jsonl", headless);
+    let message = place.refuse(&format!("{TINY} --measure layers --out probe"));
+    assert!(
+        message.contains("does not begin with its setting"),
+        "{message}"
+    );
+}
+
 /// Two processes do not measure into one file.
 #[test]
 fn one_probe_at_a_time() {

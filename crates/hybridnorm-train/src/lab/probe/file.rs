@@ -40,7 +40,7 @@ impl ProbeFile {
             };
         }
         let file = File::open(&path).map_err(Error::io("open", &path))?;
-        let (lines, _) = read(&file).map_err(Error::io("read", &path))?;
+        let (lines, _) = read(&path, &file)?;
         same_setting(&path, setting, &lines)?;
         Ok(lines)
     }
@@ -63,7 +63,7 @@ impl ProbeFile {
                 path.display()
             )));
         }
-        let (lines, whole) = read(&file).map_err(Error::io("read", &path))?;
+        let (lines, whole) = read(&path, &file)?;
         same_setting(&path, setting, &lines)?;
         let cut = file.set_len(whole);
         cut.map_err(Error::io("cut", &path))?;
@@ -97,18 +97,26 @@ impl ProbeFile {
     }
 }
 
-/// The lines up to the first that is torn, and how many bytes they are.
-fn read(file: &File) -> std::io::Result<(Vec<Line>, u64)> {
+/// The lines, but for a last one that is torn, and how many bytes they are.
+fn read(path: &Path, file: &File) -> Result<(Vec<Line>, u64), Error> {
     let mut reader = BufReader::new(file);
     let (mut lines, mut text, mut whole) = (Vec::new(), Vec::new(), 0);
     loop {
         text.clear();
-        let bytes = reader.read_until(b'\n', &mut text)?;
-        match serde_json::from_slice(&text) {
-            Ok(line) if text.ends_with(b"\n") => lines.push(line),
-            _ => return Ok((lines, whole)),
+        let bytes = reader.read_until(b'\n', &mut text);
+        whole += bytes.map_err(Error::io("read", path))? as u64;
+        if !text.ends_with(b"\n") {
+            return Ok((lines, whole - text.len() as u64));
         }
-        whole += bytes as u64;
+        // Only what this program wrote is ever cut.
+        let line = serde_json::from_slice(&text).map_err(|error| {
+            Error::Usage(format!(
+                "{}:{}: not a measurement ({error}): mend or remove it, or give another --out",
+                path.display(),
+                lines.len() + 1,
+            ))
+        })?;
+        lines.push(line);
     }
 }
 
