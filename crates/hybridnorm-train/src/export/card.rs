@@ -81,12 +81,12 @@ impl Card<'_> {
             .row()
             .map_or("a placement of its own", |row| row.summary);
         writeln!(f, "| norm placement | `{}`: {summary} |", c.placement)?;
-        writeln!(
-            f,
-            "| layers, width, feed-forward | {}, {}, {} |",
-            c.n_layers, c.d_model, c.d_ff
-        )?;
-        if let Some(experts) = Experts::of(&model) {
+        writeln!(f, "| layers, width | {}, {} |", c.n_layers, c.d_model)?;
+        let experts = Experts::of(&model);
+        if !experts.is_some_and(|experts| experts.everywhere()) {
+            writeln!(f, "| width of feed-forward layers | {} |", c.d_ff)?;
+        }
+        if let Some(experts) = experts {
             writeln!(f, "| experts | {experts} |")?;
         }
         writeln!(
@@ -218,7 +218,7 @@ impl Card<'_> {
         writeln!(
             f,
             "## Use\n\n```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n\
-             tokenizer = AutoTokenizer.from_pretrained(\"{name}\")\n\
+             tokenizer = AutoTokenizer.from_pretrained(\"{name}\"{trust})\n\
              model = AutoModelForCausalLM.from_pretrained(\"{name}\"{trust})\n\
              inputs = tokenizer(\"Once\", return_tensors=\"pt\")\n\
              print(tokenizer.decode(model.generate(**inputs, max_new_tokens=50)[0]))\n```\n\n\
@@ -235,19 +235,23 @@ impl Card<'_> {
             WeightType::F32 => "f32, as they were trained",
             WeightType::Bf16 => "bf16, rounded from the f32 they were trained in",
         };
+        let rounded = match self.dtype {
+            WeightType::F32 => "",
+            WeightType::Bf16 => " with its weights rounded",
+        };
+        let equal = match self.parity.difference == 0.0 {
+            true => "equal to the last bit".to_string(),
+            false => format!(
+                "equal to within {:.1e} where the largest is {:.1}",
+                self.parity.difference, self.parity.largest
+            ),
+        };
         writeln!(
             f,
             "The {} tensors are {dtype}. When the folder was written, it was read back and its logits were compared with the \
-             model's{}: {} of them, equal to within {:.1e} where the largest is {:.1}.",
+             model's{rounded}: {} of them, {equal}.",
             self.written.tensors,
-            if self.dtype == WeightType::Bf16 {
-                " with its weights rounded"
-            } else {
-                ""
-            },
             thousands(self.parity.logits as u64),
-            self.parity.difference,
-            self.parity.largest,
         )
     }
 }
