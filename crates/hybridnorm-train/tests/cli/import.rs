@@ -133,11 +133,6 @@ fn what_cannot_be_imported_is_refused_and_leaves_nothing() {
             .refuse("import folder --out run")
             .contains("model.safetensors")
     );
-    assert!(
-        place
-            .refuse("plan --hf folder --steps 3")
-            .contains("--steps")
-    );
 }
 
 /// Without a tokenizer there is a warning; so there is with one that has tokens for images, beyond the model's rows.
