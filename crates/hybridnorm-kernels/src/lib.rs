@@ -19,6 +19,7 @@ mod compose;
 mod cross_entropy;
 #[cfg(feature = "cube")]
 mod cube;
+mod decode;
 #[cfg(feature = "flex")]
 mod flex;
 mod groups;
@@ -37,6 +38,7 @@ mod swiglu;
 pub use adamw::{AdamWStep, adamw};
 pub use attention::{AttentionSpec, attention};
 pub use cross_entropy::cross_entropy;
+pub use decode::{DecodeSpec, decode_attention};
 pub use groups::{Groups, Routes};
 pub use ops::KernelOps;
 pub use pool::on_pool;

@@ -8,6 +8,7 @@ use crate::adamw::AdamWStep;
 use crate::attention::{self, AttentionSpec, BLOCK, Composed};
 use crate::compose;
 use crate::cross_entropy;
+use crate::decode::{self, DecodeSpec};
 use crate::groups::Groups;
 use crate::qkv::{self, Constants, QkvSpec};
 use crate::{project, rms_norm, swiglu};
@@ -191,6 +192,17 @@ pub trait KernelOps: Backend {
     ) -> FloatTensor<Self> {
         let documents = by_document.then_some(documents);
         attention::backward::<Self, Composed>(qkv, documents, [sums, dout], spec, BLOCK)
+    }
+
+    /// See [`decode_attention`](crate::decode_attention).
+    #[fusion(default)]
+    fn decode_attention(
+        query: FloatTensor<Self>,
+        keys: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        spec: DecodeSpec,
+    ) -> FloatTensor<Self> {
+        decode::forward::<Self>(query, [keys, values], &spec)
     }
 
     /// See [`swiglu`](crate::swiglu()).

@@ -216,6 +216,7 @@ impl Error {
                 | TrainError::ConfigChanged { .. }
                 | TrainError::NothingToAllow { .. }
                 | TrainError::Data { .. }
+                | TrainError::Questions(_)
                 | TrainError::DataChanged { .. } => 2,
                 _ => 1,
             },

@@ -143,6 +143,7 @@ pub fn import(
 /// The run that continues with `model`; it speaks of no data.
 pub fn run_of(model: &ModelConfig, tokenizer: String) -> RunConfig {
     RunConfig {
+        evaluation: Default::default(),
         data: DataConfig {
             tokenizer,
             ..DataConfig::default()

@@ -22,6 +22,9 @@ pub struct RunConfig {
     /// How long, in what batches, how often it reports.
     #[serde(default)]
     pub training: TrainingConfig,
+    /// Questions that the model is asked on the way; absent, none.
+    #[serde(default, skip_serializing_if = "EvaluationConfig::is_empty")]
+    pub evaluation: EvaluationConfig,
     /// What happens to a step that went wrong.
     #[serde(default)]
     pub guard: GuardConfig,
@@ -223,6 +226,39 @@ impl TrainingConfig {
     }
 }
 
+/// Multiple-choice questions that the model is asked during training.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EvaluationConfig {
+    /// Files of them: this program's own `.jsonl`, or OLMo's `requests.jsonl.gz` (docs/evaluation.md).
+    pub tasks: Vec<PathBuf>,
+    /// Between two askings; 0 asks at the end only.
+    pub every: Amount,
+    /// Questions of each task at most, drawn by `training.seed`; absent, all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub questions: Option<usize>,
+}
+
+impl EvaluationConfig {
+    /// Whether nothing is said.
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Refuses what asks nothing.
+    fn validate(&self) -> Result<(), ConfigError> {
+        if self.questions == Some(0) {
+            let allowed = "at least 1; left out, all are asked";
+            return Err(ConfigError::new("evaluation.questions", 0, allowed));
+        }
+        if self.tasks.is_empty() && !self.is_empty() {
+            let allowed = "at least one file, without which the other fields do nothing";
+            return Err(ConfigError::new("evaluation.tasks", "[]", allowed));
+        }
+        Ok(())
+    }
+}
+
 /// Learning rate over time, in tokens.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -365,6 +401,7 @@ impl RunConfig {
             }
         }
         self.data.validate()?;
+        self.evaluation.validate()?;
         self.guard.validate()?;
         let total = t.steps * t.tokens_per_step();
         if let Some(warmup) = self.schedule.warmup_tokens

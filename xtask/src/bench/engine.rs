@@ -49,6 +49,26 @@ impl Engine {
         Self::new(program, &[&flags[..], &precision].concat(), what)
     }
 
+    /// Generation instead of training steps, sixteen tokens for each of those.
+    pub fn ours_generating(program: PathBuf, device: &str, steps: usize) -> Self {
+        Self::generating(
+            program,
+            &["bench", "generate", "--json", "--device", device],
+            steps,
+        )
+    }
+
+    /// The yardstick of generation, where that of a step can run.
+    pub fn torch_generating(python: &str, script: &str, device: &str, steps: usize) -> Self {
+        Self::generating(PathBuf::from(python), &[script, "--device", device], steps)
+    }
+
+    fn generating(program: PathBuf, flags: &[&str], steps: usize) -> Self {
+        let mut flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
+        flags.extend(["--tokens".to_owned(), (16 * steps).to_string()]);
+        Self { program, flags }
+    }
+
     /// The yardstick, or why it cannot run here.
     pub fn torch(
         shell: &Shell,

@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: a training step of ours beside one of PyTorch, in the same minutes.
+//! `cargo xtask bench`: training steps and generation of ours beside those of PyTorch, in the same minutes.
 //!
 //! The two run alternately, so that a neighbour who slows the machine down slows both.
 
@@ -18,14 +18,16 @@ use crate::parity::absolute;
 use crate::report::Report;
 use crate::workspace::{self, Workspace};
 use engine::{Engine, Sample, What};
-use shape::Shape;
+use shape::{Measure, Shape};
 use table::Row;
 
 const SCRIPT: &str = "bench/torch_train_step.py";
+const GENERATE_SCRIPT: &str = "bench/torch_generate.py";
 
 #[derive(Args)]
 pub struct BenchArgs {
-    /// Shapes: `6m`, `demo`, `151m`, `moe` (a dense model and 4 to 256 experts), and what is changed of them, such as
+    /// Shapes: `6m`, `demo`, `151m`, `moe` (a dense model and 4 to 256 experts), `generate` (text with a
+    /// key/value cache in place of training steps, one at a time and eight), and what is changed of them, such as
     /// `151m:seq=4096,batch=2`
     #[arg(value_name = "SHAPE", default_value = "6m", value_parser = shape::shapes)]
     shapes: Vec<Vec<Shape>>,
@@ -38,7 +40,7 @@ pub struct BenchArgs {
     /// Measured runs of each program
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// Measured steps in each run
+    /// Measured steps in each run; sixteen times as many tokens where text is generated
     #[arg(long, default_value_t = 10)]
     steps: usize,
     /// Type in which matrices are multiplied: f32, bf16
@@ -92,12 +94,15 @@ pub fn run(args: &BenchArgs) -> Result<Report, String> {
         forward_only: args.forward_only,
         compiled: args.compiled,
     };
+    let generating = Engine::ours_generating(program.clone(), &device, args.steps);
     let ours = Engine::ours(program, &device, &what);
     let torch_device = match args.device.backend.name() {
         "cuda" => device.as_str(),
         _ => "cpu",
     };
     let torch = Engine::torch(&shell, &args.python, SCRIPT, torch_device, &what);
+    let torch_generating =
+        Engine::torch_generating(&args.python, GENERATE_SCRIPT, torch_device, args.steps);
     if let Err(reason) = &torch {
         report.not_run("PyTorch", reason, args.require_torch);
     }
@@ -107,10 +112,15 @@ pub fn run(args: &BenchArgs) -> Result<Report, String> {
         .map(|seconds| Instant::now() + Duration::from_secs(seconds));
     let mut rows: Vec<Row> = Vec::new();
     for shape in args.shapes.iter().flatten() {
-        let row = measure(shape, args.rounds, deadline, |side| match (side, &torch) {
-            (Side::Ours, _) => Some(ours.run(&shell, shape)),
-            (Side::Torch, Ok(torch)) => Some(torch.run(&shell, shape)),
-            (Side::Torch, Err(_)) => None,
+        let row = measure(shape, args.rounds, deadline, |side| {
+            let engine = match (side, shape.measure, &torch) {
+                (Side::Ours, Measure::Step, _) => &ours,
+                (Side::Ours, Measure::Generate, _) => &generating,
+                (Side::Torch, Measure::Step, Ok(torch)) => torch,
+                (Side::Torch, Measure::Generate, Ok(_)) => &torch_generating,
+                (Side::Torch, _, Err(_)) => return None,
+            };
+            Some(engine.run(&shell, shape))
         });
         report.record(shape.to_string(), row.result());
         rows.push(row);

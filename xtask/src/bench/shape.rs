@@ -17,11 +17,24 @@ pub struct Shape {
     pub ffn: usize,
     /// Experts and experts per token; `None` for a dense model.
     pub experts: Option<(usize, usize)>,
+    /// What is measured of it.
+    pub measure: Measure,
     /// Rows of the embedding, padding included.
     pub vocab: usize,
     pub tied: bool,
+    /// Tokens of a sequence; of a prompt, where text is generated.
     pub seq: usize,
     pub batch: usize,
+}
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Measure {
+    /// A training step.
+    Step,
+    /// Greedy generation with a key/value cache.
+    Generate,
 }
 
 /// The shapes of the series `moe`: experts of one width, four for each token, and a dense model of equal active width.
@@ -37,6 +50,7 @@ fn table() -> Vec<Shape> {
         kv_heads,
         ffn,
         experts: None,
+        measure: Measure::Step,
         vocab: 100_352,
         tied: true,
         seq: 1024,
@@ -81,10 +95,25 @@ fn table() -> Vec<Shape> {
     shapes
 }
 
-/// One shape, or for `moe` and what is changed of it all of that series.
+/// The shapes and texts side by side of the series `generate`.
+const GENERATION: [(&str, usize); 4] = [("6m", 1), ("6m", 8), ("demo", 1), ("demo", 8)];
+/// Tokens of its prompts.
+const PROMPT: usize = 16;
+
+/// One shape, or for `moe` and `generate` and what is changed of it all of that series.
 pub fn shapes(text: &str) -> Result<Vec<Shape>, String> {
     let (name, changes) = text.split_once(':').unwrap_or((text, ""));
     match name {
+        "generate" => {
+            let mut series = Vec::new();
+            for (shape, batch) in GENERATION {
+                let mut shape: Shape = shape.parse()?;
+                (shape.measure, shape.seq, shape.batch) = (Measure::Generate, PROMPT, batch);
+                shape.change(changes)?;
+                series.push(shape);
+            }
+            Ok(series)
+        }
         "moe" => SERIES
             .iter()
             .map(|shape| format!("{shape}:{changes}").parse())
@@ -94,7 +123,25 @@ pub fn shapes(text: &str) -> Result<Vec<Shape>, String> {
 }
 
 impl Shape {
-    /// The flags that both `hybridnorm-train bench step` and `torch_train_step.py` take.
+    /// Takes the changes after the colon: `seq=4096,batch=2`.
+    fn change(&mut self, changes: &str) -> Result<(), String> {
+        for change in changes.split(',').filter(|change| !change.is_empty()) {
+            let (key, value) = change.split_once('=').unwrap_or((change, ""));
+            let field = match key {
+                "seq" => &mut self.seq,
+                "batch" => &mut self.batch,
+                _ => return Err(format!("`{key}` cannot be changed: allowed are seq, batch")),
+            };
+            *field = value
+                .parse()
+                .ok()
+                .filter(|number| *number > 0)
+                .ok_or_else(|| format!("{key} is `{value}`: allowed are 1, 2, 3, ..."))?;
+        }
+        Ok(())
+    }
+
+    /// The flags that both `hybridnorm-train bench step` or `bench generate` and the scripts in `bench/` take.
     pub fn flags(&self) -> Vec<String> {
         let mut numbers = vec![
             ("--d-model", self.d_model),
@@ -133,36 +180,43 @@ impl FromStr for Shape {
             .ok_or_else(|| {
                 let names: Vec<String> = table().into_iter().map(|shape| shape.name).collect();
                 format!(
-                    "`{name}` is no shape: allowed are moe, {}",
+                    "`{name}` is no shape: allowed are generate, moe, {}",
                     names.join(", ")
                 )
             })?;
-        for change in changes.split(',').filter(|change| !change.is_empty()) {
-            let (key, value) = change.split_once('=').unwrap_or((change, ""));
-            let field = match key {
-                "seq" => &mut shape.seq,
-                "batch" => &mut shape.batch,
-                _ => return Err(format!("`{key}` cannot be changed: allowed are seq, batch")),
-            };
-            *field = value
-                .parse()
-                .ok()
-                .filter(|number| *number > 0)
-                .ok_or_else(|| format!("{key} is `{value}`: allowed are 1, 2, 3, ..."))?;
-        }
+        shape.change(changes)?;
         Ok(shape)
     }
 }
 
 impl fmt::Display for Shape {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} seq {} batch {}", self.name, self.seq, self.batch)
+        let Self {
+            name, seq, batch, ..
+        } = self;
+        match self.measure {
+            Measure::Step => write!(f, "{name} seq {seq} batch {batch}"),
+            Measure::Generate => write!(f, "{name} generate, prompt {seq} batch {batch}"),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn generation_is_a_series_of_its_own() {
+        let series = shapes("generate:seq=32").unwrap();
+        assert_eq!(series.len(), GENERATION.len());
+        assert!(
+            series
+                .iter()
+                .all(|shape| shape.measure == Measure::Generate && shape.seq == 32)
+        );
+        assert_eq!(series[1].to_string(), "6m generate, prompt 32 batch 8");
+        assert!(shapes("generate:sqe=32").is_err());
+    }
 
     #[test]
     fn a_shape_is_a_name_and_what_is_changed_of_it() {

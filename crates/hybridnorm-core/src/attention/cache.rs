@@ -134,7 +134,7 @@ impl KvCache {
         }
     }
 
-    /// Appends `layer`'s keys and values of the current tokens and returns all it holds of them.
+    /// As [`append`](Self::append), but returns only what is filled.
     ///
     /// # Shapes
     /// - input `[batch, n_kv_heads, new, head_dim]`
@@ -143,6 +143,20 @@ impl KvCache {
     /// # Panics
     /// When the tokens do not fit ([`check_room`](Self::check_room)) or the layer does not exist.
     pub(crate) fn extend(&mut self, layer: usize, new: [Tensor<4>; 2]) -> [Tensor<4>; 2] {
+        let filled = self.len + new[0].dims()[2];
+        self.append(layer, new)
+            .map(|held| held.narrow(2, 0, filled))
+    }
+
+    /// Appends `layer`'s keys and values of the current tokens and returns all it holds of them.
+    ///
+    /// # Shapes
+    /// - input `[batch, n_kv_heads, new, head_dim]`
+    /// - output `[batch, n_kv_heads, capacity, head_dim]`
+    ///
+    /// # Panics
+    /// As [`extend`](Self::extend).
+    pub(crate) fn append(&mut self, layer: usize, new: [Tensor<4>; 2]) -> [Tensor<4>; 2] {
         let [batch, heads, n, dim] = new[0].dims();
         let (len, capacity) = (self.len, self.capacity);
         let held = self.layers[layer].take().unwrap_or_else(|| {
@@ -154,9 +168,9 @@ impl KvCache {
         let place = [0..batch, 0..heads, len..len + n, 0..dim];
         let keys = old_keys.slice_assign(place.clone(), keys);
         let values = old_values.slice_assign(place, values);
-        let view = [keys.clone(), values.clone()].map(|held| held.narrow(2, 0, len + n));
-        self.layers[layer] = Some([keys, values]);
-        view
+        let held = [keys, values];
+        self.layers[layer] = Some(held.clone());
+        held
     }
 
     /// Counts `n` tokens as held, after all layers have been extended by them. A [`Decoder`](crate::Decoder) does it by

@@ -1,7 +1,9 @@
 //! The inner attention in two operations of `hybridnorm-kernels`, where they compute what is configured.
 
 use burn::tensor::Tensor;
-use hybridnorm_kernels::{AttentionSpec, QkvSpec, attention, qkv_norm_rope};
+use hybridnorm_kernels::{
+    AttentionSpec, DecodeSpec, QkvSpec, attention, decode_attention, qkv_norm_rope,
+};
 
 use super::Attention;
 use super::qkv_norm::HeadNorm;
@@ -11,16 +13,19 @@ use crate::precision::is_at_least_f32;
 
 impl Attention {
     /// Norms, rotation and attention up to the context, `[B, T, H·D]`. `None` where something is asked for that the operations do not
-    /// do: other norms than RMS over a head, clipping behind norms, a soft cap, a cache that holds tokens already.
+    /// do: other norms than RMS over a head, clipping behind norms, a soft cap; behind the tokens of a cache, several at once or products in
+    /// another type.
     pub(super) fn fused<R>(&self, qkv: &Tensor<3>, pass: &mut Pass<R>) -> Option<Tensor<3>> {
         let settings = &self.settings;
         let plain = settings.clip_normed.is_none() && settings.softcap.is_none();
-        let whole = pass.cache_mut().is_none_or(|cache| cache.is_empty());
+        let [batch, seq, width] = qkv.dims();
+        let decodes = pass.cache_mut().is_some_and(|cache| !cache.is_empty());
+        let whole = !decodes || (seq == 1 && pass.products().is_none());
         if !plain || !whole || !is_at_least_f32(qkv) {
             return None;
         }
         let (heads, kv_heads, head_dim) = settings.heads;
-        let ([_, seq, _], device) = (qkv.dims(), qkv.device());
+        let device = qkv.device();
         let sites = [&self.norms.query, &self.norms.key, &self.norms.value];
         let scales = sites.map(|site| scale(site, head_dim, qkv));
         let [query, key, value] = scales;
@@ -39,8 +44,19 @@ impl Attention {
             epsilon: epsilon.fold(0.0, f64::max),
             rotary: settings.rope.is_some(),
         };
-        let angles = angles.map(|table| table.cast(qkv.dtype()));
-        let qkv = qkv_norm_rope(qkv.clone(), weights, angles, spec);
+        let mut angles = angles.map(|table| table.cast(qkv.dtype()));
+        let mut qkv = qkv.clone();
+        if decodes {
+            // One token of each sequence: to norms and rotation they are the tokens of one sequence.
+            qkv = qkv.reshape([1, batch, width]);
+            if spec.rotary {
+                angles = angles.map(|table| table.expand([batch, head_dim / 2]));
+            }
+        }
+        let qkv = qkv_norm_rope(qkv, weights, angles, spec);
+        if decodes {
+            return self.decode(qkv, pass);
+        }
         if let Some(cache) = pass.cache_mut() {
             let part = |first| qkv.clone().narrow(1, first, kv_heads);
             cache.extend(settings.layer, [part(heads), part(heads + kv_heads)]);
@@ -53,6 +69,32 @@ impl Attention {
             products: pass.products(),
         };
         Some(attention(qkv, pass.document_numbers(), spec))
+    }
+
+    /// The context of the newest token of each sequence, `[B, 1, H·D]`, from `[1, H + 2K, B, D]`.
+    fn decode<R>(&self, qkv: Tensor<4>, pass: &mut Pass<R>) -> Option<Tensor<3>> {
+        let settings = &self.settings;
+        let (heads, kv_heads, head_dim) = settings.heads;
+        let [_, _, batch, _] = qkv.dims();
+        // [B, heads, 1, D]
+        let part = |first, n| qkv.clone().narrow(1, first, n).swap_dims(0, 2);
+        let cache = pass.cache_mut()?;
+        let new = [part(heads, kv_heads), part(heads + kv_heads, kv_heads)];
+        let [keys, values] = cache.append(settings.layer, new);
+        let spec = DecodeSpec {
+            attention: AttentionSpec {
+                heads,
+                kv_heads,
+                scale: settings.scale,
+                window: settings.window,
+                products: None,
+            },
+            len: cache.len() + 1,
+            starts: cache.starts().to_vec(),
+        };
+        let query = part(0, heads).reshape([batch, heads, head_dim]);
+        let context = decode_attention(query, keys, values, spec);
+        Some(context.reshape([batch, 1, heads * head_dim]))
     }
 }
 

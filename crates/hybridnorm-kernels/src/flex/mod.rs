@@ -3,6 +3,8 @@
 mod adamw;
 mod attention;
 mod cross_entropy;
+mod decode;
+mod few_rows;
 mod grouped;
 mod product;
 mod project;
@@ -20,12 +22,16 @@ use burn::tensor::{Bytes, DType, IntDType, Shape};
 
 use crate::adamw::AdamWStep;
 use crate::attention::{AttentionSpec, BLOCK, Composed};
+use crate::decode::DecodeSpec;
 use crate::groups::Groups;
 use crate::ops::KernelOps;
 use crate::profile::{Work, timed};
 use crate::qkv::{Constants, QkvSpec};
 use crate::reference::reference_ops;
 use crate::{compose, host};
+
+/// Multiplications from which a loop is divided among threads: fewer take no longer than waking one.
+const PARALLEL_FROM: usize = 1 << 15;
 
 impl KernelOps for Flex {
     fn grouped_matmul(
@@ -175,6 +181,18 @@ impl KernelOps for Flex {
         .unwrap_or_else(|| {
             crate::attention::backward::<Self, Composed>(qkv, documents, given, spec, BLOCK)
         })
+    }
+
+    fn decode_attention(
+        query: FloatTensor<Self>,
+        keys: FloatTensor<Self>,
+        values: FloatTensor<Self>,
+        spec: DecodeSpec,
+    ) -> FloatTensor<Self> {
+        fast(Work::Attention, || {
+            decode::attention(&query, [&keys, &values], &spec)
+        })
+        .unwrap_or_else(|| crate::decode::forward::<Self>(query, [keys, values], &spec))
     }
 
     fn swiglu(h: FloatTensor<Self>) -> FloatTensor<Self> {

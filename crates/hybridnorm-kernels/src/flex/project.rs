@@ -5,6 +5,7 @@
 use burn::backend::flex::FlexTensor;
 use burn::tensor::DType;
 
+use super::few_rows;
 use super::product::{Matrix, product_on_all_cores, strided};
 
 /// Whether both are f32.
@@ -26,10 +27,12 @@ pub(super) fn forward(x: &FlexTensor, weight: &FlexTensor) -> Option<FlexTensor>
     let ([rows, d_in], d_out) = (rows(&x), weight.layout().shape()[1]);
     let values = x.as_slice::<f32>().filter(|x| !x.is_empty())?;
     let (weights, strides) = strided::<2>(weight)?;
-    let out = product_on_all_cores(
-        Matrix::new(values, [rows, d_in], [d_in, 1]),
-        Matrix::new(weights, [d_in, d_out], strides),
-    );
+    let out = few_rows::product(&x, weight).unwrap_or_else(|| {
+        product_on_all_cores(
+            Matrix::new(values, [rows, d_in], [d_in, 1]),
+            Matrix::new(weights, [d_in, d_out], strides),
+        )
+    });
     let mut shape = x.layout().shape().clone();
     let last = shape.num_dims() - 1;
     shape[last] = d_out;

@@ -4,7 +4,9 @@
 //! | measurement | what is timed |
 //! |---|---|
 //! | [`StepBench`] | one training step: forward, loss, backward, gradient norm, clipping, AdamW |
+//! | [`GenerateBench`] | greedy generation with a key/value cache, of one text or several |
 
+mod generate;
 mod machine;
 mod profile;
 mod spread;
@@ -12,6 +14,7 @@ mod step;
 mod step_report;
 mod step_words;
 
+pub use generate::{GenerateBench, GenerateReport};
 pub use profile::Profile;
 pub use spread::Spread;
 pub use step::StepBench;

@@ -3,16 +3,15 @@
 use std::io::{self, Write};
 
 use clap::{Args, Subcommand};
-use hybridnorm_core::{ConfigError, PLACEMENTS, Placement};
-use hybridnorm_moe::{ModelConfig, SparseConfig};
 
+use super::bench_generate::{self, GenerateBenchFlags};
 use super::bench_placements::{self, PlacementsFlags};
-use super::flags::{one_of, optimizer_help};
+use super::flags::optimizer_help;
+use super::shape_flags::ShapeFlags;
 use crate::bench::StepBench;
 use crate::device::DeviceSpec;
 use crate::engine::{Precision, Recompute, Stages};
 use crate::error::Error;
-use crate::presets::{self, Preset};
 use crate::recipe::OptimizerName;
 
 /// What can be measured.
@@ -24,44 +23,15 @@ pub enum Bench {
     Profile(Box<StepFlags>),
     /// That step with one placement after the other: what the norms cost
     Placements(PlacementsFlags),
+    /// Greedy generation with a key/value cache, after prompts of random tokens
+    Generate(Box<GenerateBenchFlags>),
 }
 
 /// The flags of `bench step`. The defaults are those of [`StepBench`].
 #[derive(Debug, Clone, Args)]
 pub struct StepFlags {
-    /// Sizes of the model
-    #[arg(long, value_name = "NAME", help = preset_help())]
-    preset: Option<String>,
-    /// Width of the stream [default: 256, or the preset's]
-    #[arg(long, value_name = "N")]
-    d_model: Option<usize>,
-    /// Blocks [default: 4, or the preset's]
-    #[arg(long, value_name = "N")]
-    layers: Option<usize>,
-    /// Query heads [default: 8, or the preset's]
-    #[arg(long, value_name = "N")]
-    heads: Option<usize>,
-    /// Key/value heads [default: --heads, or the preset's]
-    #[arg(long, value_name = "N")]
-    kv_heads: Option<usize>,
-    /// Inner width of the feed-forward layer, of each expert in a sparse model [default: 1024, or the preset's]
-    #[arg(long, value_name = "N")]
-    ffn: Option<usize>,
-    /// Experts in each feed-forward layer, with --top-k unless a sparse preset has it [default: none, or the preset's]
-    #[arg(long, value_name = "N")]
-    experts: Option<usize>,
-    /// Experts for each token
-    #[arg(long, value_name = "N")]
-    top_k: Option<usize>,
-    /// Rows of the embedding, from all of which tokens are drawn [default: 4096, or the preset's]
-    #[arg(long, value_name = "N")]
-    vocab: Option<usize>,
-    /// The head shares the embedding's weights [default: it has its own, or is as the preset says]
-    #[arg(long)]
-    tied: bool,
-    /// Where the norms stand
-    #[arg(long, value_name = "NAME", help = placement_help())]
-    placement: Option<String>,
+    #[command(flatten)]
+    shape: ShapeFlags,
     /// Tokens in a sequence
     #[arg(long, value_name = "N", default_value_t = StepBench::default().seq)]
     seq: usize,
@@ -105,6 +75,7 @@ pub(super) fn run(bench: &Bench, out: &mut impl Write) -> Result<(), Error> {
         Bench::Step(flags) => step(flags, false, out),
         Bench::Profile(flags) => step(flags, true, out),
         Bench::Placements(flags) => bench_placements::run(flags, out),
+        Bench::Generate(flags) => bench_generate::run(flags, out),
     }
 }
 
@@ -137,10 +108,10 @@ fn step(flags: &StepFlags, by_layer: bool, out: &mut impl Write) -> Result<(), E
 impl StepFlags {
     /// Resolves and validates the measurement.
     fn resolve(&self) -> Result<StepBench, Error> {
-        let preset = self.preset.as_deref().map(presets::find).transpose()?;
+        let (model, preset) = self.shape.resolve(self.seq)?;
         let bench = StepBench {
-            model: self.model(preset.as_ref())?,
-            preset: preset.map(|preset| preset.name),
+            model,
+            preset,
             seq: self.seq,
             batch: self.batch,
             micro_batch: self.micro_batch.unwrap_or(self.batch),
@@ -157,80 +128,16 @@ impl StepFlags {
         bench.validate()?;
         Ok(bench)
     }
-
-    /// The preset's model, or the default one, with the flags over it.
-    fn model(&self, preset: Option<&Preset>) -> Result<ModelConfig, Error> {
-        let ModelConfig {
-            decoder: mut model,
-            mut sparse,
-        } = match preset {
-            Some(preset) => preset.model.clone(),
-            None => StepBench::default().model,
-        };
-        if let (None, Some(heads)) = (preset, self.heads) {
-            model.n_kv_heads = heads;
-        }
-        for (field, flag) in [
-            (&mut model.d_model, self.d_model),
-            (&mut model.n_layers, self.layers),
-            (&mut model.n_heads, self.heads),
-            (&mut model.n_kv_heads, self.kv_heads),
-            (&mut model.d_ff, self.ffn),
-            (&mut model.vocab_size, self.vocab),
-            (&mut model.padded_vocab_size, self.vocab),
-        ] {
-            *field = flag.unwrap_or(*field);
-        }
-        match (&mut sparse, self.experts, self.top_k) {
-            (Some(sparse), experts, top_k) => {
-                let router = &mut sparse.router;
-                router.n_experts = experts.unwrap_or(router.n_experts);
-                router.top_k = top_k.unwrap_or(router.top_k);
-                sparse.d_ff = self.ffn.unwrap_or(sparse.d_ff);
-            }
-            (None, Some(experts), Some(top_k)) => {
-                sparse = Some(SparseConfig::new(experts, top_k, model.d_ff));
-            }
-            (None, None, None) => {}
-            (None, Some(experts), None) => {
-                let allowed = "together with --top-k, the experts for each token";
-                return Err(ConfigError::new("experts", experts, allowed).into());
-            }
-            (None, None, Some(top_k)) => {
-                let allowed = "together with --experts, or with a sparse --preset";
-                return Err(ConfigError::new("top_k", top_k, allowed).into());
-            }
-        }
-        model.tied |= self.tied;
-        if let Some(name) = &self.placement {
-            model.placement = name.parse()?;
-        }
-        // Positions are rotations, so a model takes any length.
-        model.max_seq_len = model.max_seq_len.max(self.seq);
-        Ok(ModelConfig {
-            decoder: model,
-            sparse,
-        })
-    }
-}
-
-fn preset_help() -> String {
-    let what = "Sizes of the model, each of which a flag overrides";
-    one_of(what, presets::names()) + " [default: none, the sizes below]"
-}
-
-fn placement_help() -> String {
-    let names = PLACEMENTS.iter().map(|row| row.name);
-    one_of("Where the norms stand (see `placements`)", names)
-        + &format!(" [default: {}, or the preset's]", Placement::default())
 }
 
 #[cfg(test)]
 mod tests {
     use clap::Parser;
     use hybridnorm_core::DecoderConfig;
+    use hybridnorm_moe::SparseConfig;
 
     use super::*;
+    use crate::presets;
 
     #[derive(Parser)]
     struct Program {

@@ -7,6 +7,7 @@
 
 mod batch;
 mod bench;
+mod bench_generate;
 mod bench_placements;
 mod device_flags;
 mod devices;
@@ -31,6 +32,7 @@ mod ready;
 mod results;
 mod run_data;
 mod serve_device;
+mod shape_flags;
 mod sources;
 mod tokenizer;
 mod train;
@@ -44,6 +46,7 @@ use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
 pub use bench::{Bench, StepFlags};
+pub use bench_generate::GenerateBenchFlags;
 pub use bench_placements::PlacementsFlags;
 pub use device_flags::DeviceFlags;
 pub use devices::{DevicesFlags, backends_page};
@@ -57,6 +60,7 @@ pub use plan::PlanFlags;
 pub use prepare::PrepareFlags;
 pub use probe::ProbeFlags;
 pub use serve_device::ServeDeviceFlags;
+pub use shape_flags::ShapeFlags;
 pub use tokenizer::{TokenizerCommand, TokenizerTrainFlags};
 pub use verify::VerifyFlags;
 

@@ -3,7 +3,7 @@
 use crate::guard::GuardConfig;
 use crate::presets::Preset;
 use crate::recipe::OptimizerConfig;
-use crate::run::{DataConfig, RunConfig, ScheduleConfig, TrainingConfig};
+use crate::run::{DataConfig, EvaluationConfig, RunConfig, ScheduleConfig, TrainingConfig};
 
 /// The preset of a run that names none.
 pub(super) const DEFAULT_PRESET: &str = "demo";
@@ -20,6 +20,7 @@ const DEMO_LR: f64 = 2e-3;
 pub(super) fn preset_run(preset: &Preset) -> RunConfig {
     let mut run = RunConfig {
         data: DataConfig::default(),
+        evaluation: EvaluationConfig::default(),
         training: TrainingConfig {
             steps: DEMO_STEPS,
             ..TrainingConfig::default()

@@ -12,6 +12,7 @@ use super::metrics::Evaluation;
 use super::model::{LanguageModel, Output};
 use super::step::finite;
 use super::strategy::{Events, Session};
+use super::tasks::TaskRecord;
 use crate::checkpoint::{CheckpointError, FORMAT, Snapshot, TrainingState};
 use crate::run::TrainingConfig;
 
@@ -48,6 +49,10 @@ impl Session {
                     evaluation,
                 })?;
             }
+        }
+        let every = self.exam.as_ref().map(|exam| exam.every);
+        if last || (every.is_some_and(|every| self.is_due(every, step)) && !stopping) {
+            self.ask(model, tokens)?;
         }
         if let Some(error) = interrupter.error() {
             return Err(TrainError::Learner(error));
@@ -101,6 +106,40 @@ impl Session {
             interrupter.fail_on_error(events.process_valid(event));
         }
         Ok(Some(evaluation))
+    }
+
+    /// Asks the model the questions of the run, if there are any.
+    fn ask(&mut self, model: &LanguageModel, tokens: u64) -> Result<(), TrainError> {
+        let Some(exam) = &self.exam else {
+            return Ok(());
+        };
+        let step = self.at.step;
+        let records = exam.ask(&model.valid());
+        let records = records.map_err(|source| TrainError::Evaluation {
+            step,
+            source: source.into(),
+        })?;
+        for record in records {
+            let TaskRecord {
+                task,
+                questions,
+                gold_bits_per_byte,
+                ..
+            } = &record;
+            let right = record.accuracy.map_or(String::new(), |share| {
+                let error = record.accuracy_error.unwrap_or(0.0);
+                format!("{share:.3} ± {error:.3} right, ")
+            });
+            self.console.note(&format!(
+                "step {step}, {task}: {right}{gold_bits_per_byte:.4} bits per byte of the right answers ({questions} questions)"
+            ));
+            self.log.write(&Record::Task {
+                step,
+                tokens,
+                record,
+            })?;
+        }
+        Ok(())
     }
 
     /// A run that was complete already: its last figures once more, nothing written.

@@ -11,6 +11,7 @@ use hybridnorm_moe::RoutingError;
 use super::precision::Precision;
 use crate::checkpoint::CheckpointError;
 use crate::data::DataError;
+use crate::eval::questions::QuestionsError;
 
 /// Why [`train`](super::train) failed.
 #[derive(Debug, thiserror::Error)]
@@ -91,6 +92,9 @@ pub enum TrainError {
         /// Fields that differ and would change the mathematics.
         changed: Vec<String>,
     },
+    /// The questions that the model is to be asked cannot be read.
+    #[error(transparent)]
+    Questions(#[from] QuestionsError),
     /// A resumed run would see other data than before.
     #[error(
         "the data is {found} now, but the run was started on {stored}: resuming would change its data"

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::diagnostics::Diagnostics;
 use super::error::TrainError;
 use super::metrics::{Evaluation, StepRecord};
+use super::tasks::TaskRecord;
 use super::tensorboard::EventFile;
 use crate::guard::Action;
 
@@ -34,6 +35,16 @@ pub enum Record {
     },
     /// What each layer did in a step, and before it in the forward pass.
     Diagnostics(Box<Diagnostics>),
+    /// Questions were asked.
+    Task {
+        /// Steps done.
+        step: u64,
+        /// Tokens trained on.
+        tokens: u64,
+        /// How well they were answered.
+        #[serde(flatten)]
+        record: TaskRecord,
+    },
     /// A router has collapsed, or has recovered.
     Router {
         /// The step that showed it.
@@ -76,6 +87,7 @@ impl Record {
             Self::Step(record) => record.step,
             Self::Diagnostics(record) => record.step,
             Self::Evaluation { step, .. }
+            | Self::Task { step, .. }
             | Self::Router { step, .. }
             | Self::Guard { step, .. }
             | Self::Change { step, .. } => *step,
@@ -212,6 +224,7 @@ impl Said {
                 self.evaluations.insert(*step, evaluation.bits_per_byte);
             }
             Record::Step(_)
+            | Record::Task { .. }
             | Record::Diagnostics(_)
             | Record::Guard { .. }
             | Record::Change { .. } => {}

@@ -36,6 +36,7 @@ mod signals;
 mod stages;
 mod step;
 mod strategy;
+mod tasks;
 mod tensorboard;
 mod unlogged;
 
@@ -67,6 +68,7 @@ pub use run_dir::{
 pub use signals::interrupt_on_signals;
 pub use stages::{Recompute, Stages};
 pub(crate) use step::{StepGradients, unreadable};
+pub use tasks::TaskRecord;
 
 use crate::mfu::Utilization;
 use crate::recipe::Optimizer;
@@ -192,6 +194,7 @@ pub fn train(request: TrainRequest) -> Result<TrainSummary, TrainError> {
     } = request;
     config.validate()?;
     divide(&config, 1 + replicas.len())?;
+    let exam = tasks::Exam::of(&config)?;
     let device = with_autodiff(device);
     let replicas: Vec<Device> = replicas.into_iter().map(with_autodiff).collect();
     for device in std::iter::once(&device).chain(&replicas) {
@@ -269,6 +272,7 @@ pub fn train(request: TrainRequest) -> Result<TrainSummary, TrainError> {
         watch,
         data,
         evaluate,
+        exam,
         console: console.clone(),
         first,
         at,

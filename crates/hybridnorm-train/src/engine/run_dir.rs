@@ -36,6 +36,9 @@ const FREE: &[&str] = &[
     "training.diagnostics_sequences",
     "training.keep_best",
     "training.keep_every",
+    "evaluation.tasks",
+    "evaluation.every",
+    "evaluation.questions",
     "data.path",
     "data.tokenizer",
 ];

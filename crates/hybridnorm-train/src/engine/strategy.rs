@@ -27,6 +27,7 @@ use super::replicas::Replicas;
 use super::routers::{RouterEvent, RouterRecord, RouterWatch};
 use super::run_dir::RunDir;
 use super::step::{StepFigures, StepGradients};
+use super::tasks::Exam;
 use crate::amount::Amount;
 use crate::guard::{GuardConfig, GuardState};
 use crate::mfu::Utilization;
@@ -53,6 +54,8 @@ pub(super) struct Session {
     pub source: Arc<dyn BatchSource>,
     pub data: Option<String>,
     pub evaluate: Option<Evaluate>,
+    /// Questions that the model is asked, if any.
+    pub exam: Option<Exam>,
     pub console: Console,
     /// The devices beside the one that the model is on.
     pub replicas: Replicas,

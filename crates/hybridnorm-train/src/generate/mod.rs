@@ -14,7 +14,7 @@ use burn::tensor::TensorReadError;
 use hybridnorm_core::{ConfigError, Decoder, FeedForward};
 
 pub use chat::{ChatTemplate, Message};
-use sampling::argmax;
+pub(crate) use sampling::argmax;
 pub use sampling::{Sampler, Sampling};
 use stop::Stops;
 use stream::TextStream;
@@ -159,7 +159,7 @@ struct Writing<'a> {
     stops: Stops<'a>,
 }
 
-impl<F: FeedForward> Generator<'_, F> {
+impl<F: FeedForward + Sync> Generator<'_, F> {
     /// Refuses a prompt that the model cannot see whole.
     ///
     /// # Errors
@@ -326,7 +326,7 @@ impl<F: FeedForward> Generator<'_, F> {
 ///
 /// # Errors
 /// When the device fails.
-pub fn greedy<F: FeedForward>(
+pub fn greedy<F: FeedForward + Sync>(
     model: &Decoder<F>,
     prompt: &[u32],
     n: usize,

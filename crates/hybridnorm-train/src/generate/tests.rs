@@ -52,7 +52,7 @@ fn texts_may_outgrow_their_window(#[case] device: &Device) {
 }
 
 /// All texts of `prompts`, with why they ended and how many tokens they have.
-fn written<F: FeedForward>(
+fn written<F: FeedForward + Sync>(
     generator: &Generator<'_, F>,
     prompts: &[Vec<u32>],
     settings: &Settings,

@@ -2,6 +2,7 @@
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use hybridnorm_core::{Decoder, FeedForward, KvCache, Pass};
+use hybridnorm_kernels::on_pool;
 
 use super::GenerateError;
 
@@ -21,7 +22,7 @@ pub struct Texts<'a, F: FeedForward> {
     use_cache: bool,
 }
 
-impl<'a, F: FeedForward> Texts<'a, F> {
+impl<'a, F: FeedForward + Sync> Texts<'a, F> {
     /// No text yet. Each will have at most `longest` tokens, of which `model` sees at most `window` at once.
     pub fn new(model: &'a Decoder<F>, window: usize, longest: usize) -> Self {
         Self {
@@ -78,12 +79,16 @@ impl<'a, F: FeedForward> Texts<'a, F> {
             return self.anew();
         }
         let cache = self.cache.take();
-        let mut pass = Pass::cached(cache.unwrap_or_else(|| self.model.new_cache(self.room)));
+        let cache = cache.unwrap_or_else(|| self.model.new_cache(self.room));
         let ids: Vec<i64> = next.iter().map(|id| i64::from(*id)).collect();
-        let tokens = Tensor::from_data(TensorData::new(ids, [next.len(), 1]), &self.device);
-        let hidden = self.model.hidden(tokens, &mut pass);
-        self.cache = pass.into_cache();
-        let logits = self.model.logits(hidden);
+        let (cache, logits) = on_pool(&self.device, || {
+            let mut pass = Pass::cached(cache);
+            let tokens = Tensor::from_data(TensorData::new(ids, [next.len(), 1]), &self.device);
+            let hidden = self.model.hidden(tokens, &mut pass);
+            let logits = self.model.logits_in(hidden, &pass);
+            (pass.into_cache(), logits)
+        });
+        self.cache = cache;
         let [_, _, width] = logits.dims();
         let logits: Vec<f32> = logits.flatten::<1>(0, 2).try_into_vec_as()?;
         Ok(logits.chunks_exact(width).map(<[f32]>::to_vec).collect())
@@ -120,15 +125,18 @@ impl<'a, F: FeedForward> Texts<'a, F> {
     fn prefill(&self, row: usize) -> Result<(Option<KvCache>, Vec<f32>), GenerateError> {
         let ids: Vec<i64> = self.held[row].iter().map(|id| i64::from(*id)).collect();
         let n = ids.len();
-        let tokens = Tensor::<2, Int>::from_data(TensorData::new(ids, [1, n]), &self.device);
-        let mut pass = match self.use_cache {
-            true => Pass::cached(self.model.new_cache(self.room.max(n))),
-            false => Pass::causal(),
-        };
-        let hidden = self.model.hidden(tokens, &mut pass);
-        let logits = self.model.logits(hidden.narrow(1, n - 1, 1));
+        let (cache, logits) = on_pool(&self.device, || {
+            let tokens = Tensor::<2, Int>::from_data(TensorData::new(ids, [1, n]), &self.device);
+            let mut pass = match self.use_cache {
+                true => Pass::cached(self.model.new_cache(self.room.max(n))),
+                false => Pass::causal(),
+            };
+            let hidden = self.model.hidden(tokens, &mut pass);
+            let logits = self.model.logits_in(hidden.narrow(1, n - 1, 1), &pass);
+            (pass.into_cache(), logits)
+        });
         let logits = logits.flatten::<1>(0, 2).try_into_vec_as()?;
-        Ok((pass.into_cache(), logits))
+        Ok((cache, logits))
     }
 
     fn join(&mut self, mut caches: Vec<KvCache>) {

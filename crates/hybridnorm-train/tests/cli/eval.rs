@@ -177,6 +177,83 @@ fn a_run_is_evaluated_on_what_was_held_out() {
     assert!((3.0..6.0).contains(&nats), "{nats}");
 }
 
+/// Questions on the way and at the end: what `eval` says of the same checkpoint.
+#[test]
+fn a_run_is_examined_on_the_way() {
+    let place = Place::new();
+    let line = |n: usize| {
+        json!({"prompt": format!("{n}+1="), "choices": ["a", "b"], "gold": n % 2}).to_string()
+            + "\n"
+    };
+    place.write("sums.jsonl", (0..8).map(line).collect::<String>());
+    let tiny = fs::read_to_string(place.path("tiny.toml")).unwrap();
+    let evaluation = "[evaluation]\ntasks = [\"sums.jsonl\"]\nevery = 4\nquestions = 6\n";
+    place.write("examined.toml", format!("{tiny}{evaluation}"));
+    place.succeed("--config examined.toml --out run --device flex --tensorboard");
+    let log = fs::read_to_string(place.path("run/metrics.jsonl")).unwrap();
+    let records = log.lines().map(|line| serde_json::from_str(line).unwrap());
+    let records: Vec<Value> = records
+        .filter(|record: &Value| record["kind"] == "task")
+        .collect();
+    let steps: Vec<&Value> = records.iter().map(|record| &record["step"]).collect();
+    assert_eq!(steps, [4, 6]);
+    for (record, step) in records.iter().zip([4, 6]) {
+        assert_eq!(
+            (&record["task"], &record["questions"]),
+            (&json!("sums"), &json!(6))
+        );
+        let args = format!(
+            "--model run/checkpoints/step-{step} --task sums.jsonl --questions 6 --seed 6198"
+        );
+        let found = &eval(&place, &args)["tasks"][0];
+        close(
+            &record["gold_bits_per_byte"],
+            &found["gold_bits_per_byte"]["value"],
+            "bits",
+        );
+        close(
+            &record["accuracy"],
+            &found["accuracy"]["raw"]["value"],
+            "accuracy",
+        );
+        close(
+            &record["accuracy_error"],
+            &found["accuracy"]["raw"]["standard_error"],
+            "error",
+        );
+        close(
+            &record["accuracy_unconditional"],
+            &found["accuracy"]["unconditional"]["value"],
+            "unconditional",
+        );
+    }
+    // What is asked changes nothing of what is learnt, and may change on resume.
+    place.succeed("--config tiny.toml --out plain --device flex");
+    let weights =
+        |run: &str| fs::read(place.path(run).join("checkpoints/step-6/model.safetensors")).unwrap();
+    assert!(weights("run") == weights("plain"));
+    place.write(
+        "asked.toml",
+        format!("{tiny}{}", evaluation.replace("every = 4", "every = 1")),
+    );
+    place.succeed("--config asked.toml --out run --resume");
+
+    for (wrong, words) in [
+        ("tasks = [\"nowhere.jsonl\"]", ["nowhere.jsonl", "read"]),
+        ("every = 3", ["evaluation.tasks", "at least one file"]),
+        (
+            "tasks = [\"sums.jsonl\"]\nquestions = 0",
+            ["evaluation.questions", "at least 1"],
+        ),
+    ] {
+        place.write("wrong.toml", format!("{tiny}[evaluation]\n{wrong}\n"));
+        let message = place.refuse("--config wrong.toml --out wrong");
+        for word in words {
+            assert!(message.contains(word), "no {word:?} in: {message}");
+        }
+    }
+}
+
 #[rstest]
 #[case::nothing("--model tiny", &["--text PATH", "--task FILE"])]
 #[case::no_model("--text a.txt", &["--model"])]

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use hybridnorm_train::engine::{
     Diagnostics, Evaluation, ForwardFigures, PartFigures, Record, RouterRecord, StepRecord,
+    TaskRecord,
 };
 use hybridnorm_train::guard::Action;
 use hybridnorm_train::recipe::ParamGroup;
@@ -93,6 +94,22 @@ fn others() -> Vec<Record> {
             evaluation: Evaluation {
                 nats_per_token: 1.0,
                 bits_per_byte: 1.0,
+            },
+        },
+        Record::Task {
+            step: 1,
+            tokens: 1,
+            record: TaskRecord {
+                task: text(),
+                questions: 1,
+                accuracy: Some(1.0),
+                accuracy_error: Some(1.0),
+                accuracy_per_token: Some(1.0),
+                accuracy_per_character: Some(1.0),
+                accuracy_per_byte: Some(1.0),
+                accuracy_unconditional: Some(1.0),
+                chance: Some(1.0),
+                gold_bits_per_byte: 1.0,
             },
         },
         Record::Router {

@@ -182,6 +182,7 @@ fn every_figure_is_there_and_a_resume_says_where_it_begins(#[case] device: &Devi
                 assert_eq!(shown("validation/bits_per_byte", step), 3.0);
             }
             Record::Diagnostics(_)
+            | Record::Task { .. }
             | Record::Router { .. }
             | Record::Guard { .. }
             | Record::Change { .. } => {}

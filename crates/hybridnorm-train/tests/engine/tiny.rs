@@ -50,6 +50,7 @@ impl BatchSource for Hashed {
 pub fn config(steps: u64, micro_batch: usize) -> RunConfig {
     RunConfig {
         data: Default::default(),
+        evaluation: Default::default(),
         guard: Default::default(),
         training: TrainingConfig {
             steps,

@@ -12,8 +12,9 @@ const LEFT_OUT: &str = "load";
 /// Tags and values: `train/loss`, `train/routers/3/entropy`, `validation/bits_per_byte`. None of a record without figures.
 pub(super) fn scalars(record: &Record) -> Vec<(String, f64)> {
     let section = match record {
-        Record::Step(_) => "train",
-        Record::Evaluation { .. } => "validation",
+        Record::Step(_) => "train".to_string(),
+        Record::Evaluation { .. } => "validation".to_string(),
+        Record::Task { record, .. } => format!("tasks/{}", record.task),
         // A list per layer: too many tags. The report draws them.
         Record::Diagnostics(_)
         | Record::Router { .. }
@@ -22,7 +23,7 @@ pub(super) fn scalars(record: &Record) -> Vec<(String, f64)> {
     };
     let mut found = Vec::new();
     if let Ok(Value::Object(fields)) = serde_json::to_value(record) {
-        object(section, &fields, &mut found);
+        object(&section, &fields, &mut found);
     }
     found
 }
