@@ -227,7 +227,7 @@ impl TrainingConfig {
 }
 
 /// Multiple-choice questions that the model is asked during training.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EvaluationConfig {
     /// Files of them: this program's own `.jsonl`, or OLMo's `requests.jsonl.gz` (docs/evaluation.md).
@@ -237,6 +237,16 @@ pub struct EvaluationConfig {
     /// Questions of each task at most, drawn by `training.seed`; absent, all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub questions: Option<usize>,
+}
+
+impl Default for EvaluationConfig {
+    fn default() -> Self {
+        Self {
+            tasks: Vec::new(),
+            every: Amount::Steps(0),
+            questions: None,
+        }
+    }
 }
 
 impl EvaluationConfig {
