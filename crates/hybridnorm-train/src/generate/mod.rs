@@ -239,6 +239,9 @@ impl<F: FeedForward + Sync> Generator<'_, F> {
                 stops: Stops::new(&settings.stops),
             });
         }
+        if writing.is_empty() {
+            return Ok(true);
+        }
         loop {
             let began = Instant::now();
             let mut going = Vec::new();
