@@ -17,6 +17,7 @@ use crate::export::ExportError;
 use crate::generate::GenerateError;
 use crate::hub::HubError;
 use crate::memory::TooLarge;
+use crate::report::ReportError;
 
 /// A line of a file that is not what it should be.
 #[derive(Debug, thiserror::Error)]
@@ -91,6 +92,9 @@ pub enum Error {
     /// A model on the Hub cannot be had.
     #[error(transparent)]
     Hub(#[from] HubError),
+    /// There is no report.
+    #[error(transparent)]
+    Report(#[from] ReportError),
     /// No text could be generated.
     #[error(transparent)]
     Generate(#[from] GenerateError),
@@ -134,6 +138,22 @@ pub enum Error {
         damaged: usize,
         /// Of how many.
         checkpoints: usize,
+    },
+    /// A comparison was stopped, by the user or by `--max-time`.
+    #[error(
+        "{} after {done} of {runs} runs: the same command continues them in {}",
+        if *out_of_time { "time is up" } else { "interrupted" },
+        dir.display()
+    )]
+    ComparisonStopped {
+        /// Runs that came to an end.
+        done: usize,
+        /// Of how many.
+        runs: usize,
+        /// The comparison's directory.
+        dir: PathBuf,
+        /// Whether it was `--max-time`.
+        out_of_time: bool,
     },
     /// A run was stopped by `--max-time` and left a checkpoint behind.
     #[error("time is up after step {step} of {steps}: continue with `hybridnorm-train train --out {} --resume`", run.display())]
@@ -182,7 +202,10 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
-            Self::Interrupted { .. } => 130,
+            Self::ComparisonStopped {
+                out_of_time: true, ..
+            } => 3,
+            Self::Interrupted { .. } | Self::ComparisonStopped { .. } => 130,
             Self::OutOfTime { .. } => 3,
             Self::Usage(_)
             | Self::Config(_)
@@ -204,6 +227,8 @@ impl Error {
             Self::Generate(
                 GenerateError::Config(_) | GenerateError::Data(_) | GenerateError::Chat { .. },
             ) => 2,
+            Self::Report(ReportError::Drawing { .. }) => 1,
+            Self::Report(_) => 2,
             Self::Train(error) => match error {
                 TrainError::Checkpoint(error) => checkpoint_code(error),
                 TrainError::Config(_)

@@ -23,6 +23,7 @@ pub mod mfu;
 pub mod model;
 pub mod presets;
 pub mod recipe;
+pub mod report;
 pub mod run;
 mod sizes;
 pub mod verify;

@@ -17,5 +17,6 @@ mod step_words;
 pub use generate::{GenerateBench, GenerateReport};
 pub use profile::Profile;
 pub use spread::Spread;
+pub(crate) use spread::quantile;
 pub use step::StepBench;
 pub use step_report::StepReport;

@@ -29,7 +29,7 @@ impl Spread {
 
 /// The value below which a share `at` of `sorted` lies, on the straight line between its two neighbours: type 7 of
 /// Hyndman and Fan (1996), the default of NumPy and R. At 0.5 it is Python's `statistics.median`.
-fn quantile(sorted: &[f64], at: f64) -> Option<f64> {
+pub(crate) fn quantile(sorted: &[f64], at: f64) -> Option<f64> {
     let place = at * sorted.len().checked_sub(1)? as f64;
     let below = *sorted.get(place.floor() as usize)?;
     let above = *sorted.get(place.ceil() as usize)?;

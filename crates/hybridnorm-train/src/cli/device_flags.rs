@@ -44,6 +44,24 @@ enum Reduce {
 }
 
 impl DeviceFlags {
+    /// What `--device DEVICE` would be.
+    pub(super) fn one(device: &DeviceSpec) -> Self {
+        Self {
+            device: Some(device.to_string()),
+            ..Self::default()
+        }
+    }
+
+    /// What `--device` says.
+    pub(super) fn device(&self) -> Option<&str> {
+        self.device.as_deref()
+    }
+
+    /// Whether `--devices` or `--reduce` says anything.
+    pub(super) fn several(&self) -> bool {
+        !self.devices.is_empty() || self.reduce != Reduce::default()
+    }
+
     /// How many devices are asked for.
     pub(super) fn count(&self) -> usize {
         self.devices.len().max(1)

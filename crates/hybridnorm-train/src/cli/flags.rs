@@ -34,10 +34,10 @@ pub struct RunFlags {
     preset: Option<String>,
     /// Where the norms stand
     #[arg(long, value_name = "NAME", help = placement_help())]
-    placement: Option<String>,
+    pub(super) placement: Option<String>,
     /// Initialisation
     #[arg(long, value_name = "NAME", help = init_help())]
-    init: Option<String>,
+    pub(super) init: Option<String>,
     /// Optimiser steps
     #[arg(long, value_name = "N")]
     steps: Option<u64>,
@@ -70,7 +70,7 @@ pub struct RunFlags {
     ignore_memory: bool,
     /// Highest learning rate
     #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
-    lr: Option<f64>,
+    pub(super) lr: Option<f64>,
     /// Learning rate after the warm-up
     #[arg(long, value_name = "NAME", help = schedule_help())]
     schedule: Option<String>,
@@ -82,9 +82,9 @@ pub struct RunFlags {
     warmup_tokens: Option<u64>,
     /// Seed of the data order and of the initialisation
     #[arg(long, value_name = "N")]
-    seed: Option<u64>,
+    pub(super) seed: Option<u64>,
     #[command(flatten)]
-    devices: DeviceFlags,
+    pub(super) devices: DeviceFlags,
     /// A folder that `prepare` made; or text: .txt, .md, .jsonl (field `text`) or .parquet, a file, a directory or a pattern
     /// [default: the sources of the crates in Cargo.lock]
     #[arg(long, value_name = "FILE|DIR")]
@@ -94,10 +94,10 @@ pub struct RunFlags {
     tokenizer: Option<String>,
     /// The run directory, new or with --resume [default: runs/PRESET-PLACEMENT, numbered where that exists]
     #[arg(long, value_name = "DIR")]
-    out: Option<PathBuf>,
+    pub(super) out: Option<PathBuf>,
     /// Between two evaluations: 100, or 5M tokens; 0 evaluates at the end only
     #[arg(long, value_name = "AMOUNT")]
-    eval_every: Option<Amount>,
+    pub(super) eval_every: Option<Amount>,
     /// Between two looks at every layer, beside that at the first step (gradient norms, activations, attention): 50, or 5M tokens;
     /// 0 for none
     #[arg(long, value_name = "AMOUNT")]
@@ -107,7 +107,7 @@ pub struct RunFlags {
     checkpoint_every: Option<Amount>,
     /// Checkpoints kept, the newest, beside the best; 0 keeps all
     #[arg(long, value_name = "N")]
-    keep: Option<usize>,
+    pub(super) keep: Option<usize>,
     /// Keep one checkpoint for good every so often: 1000, or 50M tokens; 0 for none
     #[arg(long, value_name = "AMOUNT")]
     keep_every: Option<Amount>,
@@ -119,22 +119,22 @@ pub struct RunFlags {
     on_non_finite: Option<Action>,
     /// End the run, with a checkpoint, once this much time has passed: 90m, 11h 30m
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
-    max_time: Option<Duration>,
+    pub(super) max_time: Option<Duration>,
     /// Also write figures as TensorBoard event files, to tensorboard/ in the run directory
     #[arg(long)]
     tensorboard: bool,
     /// Show Burn's dashboard instead of lines (in a build with the feature `tui`)
     #[arg(long)]
-    tui: bool,
+    pub(super) tui: bool,
     /// Continue the run in --out, or else the latest of the default directories
     #[arg(long)]
-    resume: bool,
+    pub(super) resume: bool,
     /// A field that may differ on --resume although it changes what is computed, e.g. schedule.lr
     #[arg(long, value_name = "FIELD", requires = "resume")]
     allow: Vec<String>,
     /// A whole run as TOML (`plan --toml` prints one); flags override it
     #[arg(long, value_name = "FILE", conflicts_with = "resume")]
-    config: Option<PathBuf>,
+    pub(super) config: Option<PathBuf>,
 }
 
 /// What a command that is not `train` lets its user say of a run.
@@ -168,7 +168,7 @@ impl BaseFlags {
 }
 
 /// What the flags stand for: valid, but for the data.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Request {
     pub config: RunConfig,
     pub device: DeviceSpec,

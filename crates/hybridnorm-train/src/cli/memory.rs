@@ -2,6 +2,7 @@
 
 use core::fmt;
 
+use super::flags::Request;
 use super::ready::ReadyRun;
 use crate::device::{DeviceSpec, memory_for};
 use crate::engine::resident_memory;
@@ -28,7 +29,11 @@ pub(super) struct MemoryPlan {
 
 impl MemoryPlan {
     pub(super) fn of(run: &ReadyRun) -> Result<Self, Error> {
-        let request = &run.request;
+        Self::of_request(&run.request, run)
+    }
+
+    /// Of a run with the data of another.
+    pub(super) fn of_request(request: &Request, run: &ReadyRun) -> Result<Self, Error> {
         let in_host = |spec: &DeviceSpec| spec.row().in_host_memory;
         let first = &request.device;
         let all = std::iter::once(first).chain(&request.replicas);
@@ -45,6 +50,32 @@ impl MemoryPlan {
             available: memory_for(first, resident_memory().unwrap_or(0)),
             ignored: request.ignore_memory,
         })
+    }
+
+    /// Bytes that it takes at its peak.
+    pub(super) fn bytes(&self) -> u64 {
+        self.memory.total()
+    }
+
+    /// Refuses so many runs at once where the device cannot hold them. The process is counted once.
+    pub(super) fn check_several(&self, runs: usize) -> Result<(), Error> {
+        let Some(available) = self.available.filter(|_| !self.ignored) else {
+            return Ok(());
+        };
+        let once = self.memory.process;
+        let each = self.bytes().saturating_sub(once);
+        let needed = each.saturating_mul(runs as u64).saturating_add(once);
+        if needed <= available {
+            return Ok(());
+        }
+        let fit = available.saturating_sub(once) / each.max(1);
+        Err(Error::Usage(format!(
+            "{runs} runs at once need about {} and {} has {}: {fit} would fit, one for each device that is named; \
+             --ignore-memory starts them all the same",
+            in_words(needed),
+            self.device,
+            in_words(available),
+        )))
     }
 
     /// Refuses a run that the device cannot hold.

@@ -9,6 +9,7 @@ mod batch;
 mod bench;
 mod bench_generate;
 mod bench_placements;
+mod compare;
 mod device_flags;
 mod devices;
 mod eval;
@@ -29,6 +30,7 @@ mod probe_plan;
 mod prompts;
 mod published;
 mod ready;
+mod report;
 mod results;
 mod run_data;
 mod serve_device;
@@ -48,6 +50,7 @@ use clap::{Parser, Subcommand};
 pub use bench::{Bench, StepFlags};
 pub use bench_generate::GenerateBenchFlags;
 pub use bench_placements::PlacementsFlags;
+pub use compare::CompareFlags;
 pub use device_flags::DeviceFlags;
 pub use devices::{DevicesFlags, backends_page};
 pub use eval::EvalFlags;
@@ -59,6 +62,7 @@ pub use inspect::InspectFlags;
 pub use plan::PlanFlags;
 pub use prepare::PrepareFlags;
 pub use probe::ProbeFlags;
+pub use report::ReportFlags;
 pub use serve_device::ServeDeviceFlags;
 pub use shape_flags::ShapeFlags;
 pub use tokenizer::{TokenizerCommand, TokenizerTrainFlags};
@@ -94,6 +98,10 @@ pub enum Command {
     /// Measure placements in minutes, before any long run: gradients, activations and attention by layer and depth, the largest learning
     /// rate that does not diverge, what initialisation matters
     Probe(Box<ProbeFlags>),
+    /// Train placements over several seeds on the same data, and say which is better: paired statistics, resumable run by run
+    Compare(Box<CompareFlags>),
+    /// Write one HTML page of a run, a comparison or a probe, in progress or not; pictures and numbers as files
+    Report(ReportFlags),
     /// Turn text into token shards, which --data takes; continue where an earlier call was cut off
     Prepare(PrepareFlags),
     /// Make a tokenizer
@@ -148,6 +156,8 @@ fn dispatch(cli: Cli, out: &mut impl Write) -> Result<(), Error> {
         Some(Command::Train(flags)) => train::run(&flags, out),
         Some(Command::Plan(flags)) => plan::run(&flags, out),
         Some(Command::Probe(flags)) => probe::run(&flags, out),
+        Some(Command::Compare(flags)) => compare::run(&flags, out),
+        Some(Command::Report(flags)) => report::run(&flags, out),
         Some(Command::Prepare(flags)) => prepare::run(&flags, out),
         Some(Command::Tokenizer(command)) => tokenizer::run(&command, out),
         Some(Command::Import(flags)) => import::run(&flags, out),

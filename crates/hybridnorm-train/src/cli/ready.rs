@@ -36,6 +36,11 @@ impl ReadyRun {
         if !request.resume {
             RunDir::probe(&request.out)?;
         }
+        Self::of(request)
+    }
+
+    /// Reads the data that `request` names and measures the yardsticks.
+    pub(super) fn of(request: Request) -> Result<Self, Error> {
         let RunData {
             facts,
             batches,

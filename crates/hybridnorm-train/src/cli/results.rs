@@ -10,6 +10,7 @@ use super::ready::ReadyRun;
 use crate::engine::{CHECKPOINTS, CONFIG, METRICS, TrainSummary};
 use crate::error::Error;
 use crate::generate::{Event, Generator, Sampling, Settings};
+use crate::report::REPORT;
 use crate::sizes::{Parameters, thousands};
 
 /// The results' file name in a run directory.
@@ -222,6 +223,7 @@ impl fmt::Display for Results {
             (METRICS, "every step and evaluation"),
             (CHECKPOINTS, "weights and optimiser state, for --resume"),
             (SUMMARY, "these results"),
+            (REPORT, "all of it in pictures, on one page"),
         ];
         for (name, what) in contents {
             writeln!(f, "    {name:<16}{what}")?;
@@ -234,11 +236,11 @@ impl fmt::Display for Results {
     }
 }
 
-/// `3 min 07 s`, or `4.2 s`.
-/// `12.3 s`, `4 min 05 s`.
+/// `2 h 05 min`, `3 min 07 s` or `4.2 s`.
 pub(super) fn duration(seconds: f64) -> String {
     match seconds {
         s if s < 60.0 => format!("{s:.1} s"),
+        s if s >= 3600.0 => format!("{} h {:02} min", s as u64 / 3600, s as u64 % 3600 / 60),
         s => format!("{} min {:02} s", s as u64 / 60, s as u64 % 60),
     }
 }

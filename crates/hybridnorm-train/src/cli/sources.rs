@@ -17,20 +17,20 @@ use crate::sizes::thousands;
 const YARDSTICK_TOKENS: usize = 2 << 20;
 
 /// The sources of a run, open.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Sources {
     sources: Vec<Source>,
     end_of_document: u32,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Source {
     path: PathBuf,
     weight: f64,
     kind: Kind,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Kind {
     Folder(Box<Shards>),
     Bare(Arc<TokenFiles>, u32),

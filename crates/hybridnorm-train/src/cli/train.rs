@@ -19,6 +19,7 @@ use crate::error::Error;
 use crate::eval::perplexity::{Score, score};
 use crate::eval::yardstick::{zstd_alone, zstd_primed};
 use crate::mfu::Utilization;
+use crate::report;
 use crate::run::RunConfig;
 
 pub(super) fn run(flags: &RunFlags, out: &mut impl Write) -> Result<(), Error> {
@@ -79,11 +80,15 @@ pub(super) fn run(flags: &RunFlags, out: &mut impl Write) -> Result<(), Error> {
     if results.has_news() {
         results.save(&run)?;
     }
+    if let Err(error) = report::write(&run) {
+        // The run is done and saved; its picture can be drawn again.
+        let _ = writeln!(std::io::stderr(), "warning: no report: {error}");
+    }
     write!(out, "{results}").map_err(Error::Output)
 }
 
 /// Scores the model on the windows that the scope asks for.
-fn evaluator(prepared: &ReadyRun, config: &RunConfig, device: &Device) -> Evaluate {
+pub(super) fn evaluator(prepared: &ReadyRun, config: &RunConfig, device: &Device) -> Evaluate {
     let (interval, last) = (prepared.interval.clone(), prepared.last.clone());
     let (rows, stages) = (config.training.micro_batch, config.training.stages());
     let device = device.clone();

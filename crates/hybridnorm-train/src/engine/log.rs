@@ -95,6 +95,28 @@ impl Record {
     }
 }
 
+/// The records of the log at `path`, up to the first line that is torn: that of a run in progress, or what a crash left behind. Without
+/// such a file, none.
+///
+/// # Errors
+/// When the file system refuses.
+pub fn read_log(path: &Path) -> Result<Vec<Record>, TrainError> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        file => file.map_err(TrainError::io("open", path))?,
+    };
+    let (mut reader, mut line, mut records) = (BufReader::new(file), Vec::new(), Vec::new());
+    loop {
+        line.clear();
+        let read = reader.read_until(b'\n', &mut line);
+        read.map_err(TrainError::io("read", path))?;
+        match serde_json::from_slice(&line) {
+            Ok(record) if line.ends_with(b"\n") => records.push(record),
+            _ => return Ok(records),
+        }
+    }
+}
+
 /// The open `metrics.jsonl` of a run.
 #[derive(Debug)]
 pub struct MetricsLog {

@@ -57,13 +57,14 @@ pub use error::TrainError;
 pub use inspect::{GenerationState, Inspection, LogState};
 pub use loader::{BatchSource, LoaderShape, TokenLoader};
 pub(crate) use loader::{LoadError, documents};
-pub use log::{MetricsLog, Record};
+pub use log::{MetricsLog, Record, read_log};
 pub use metrics::{Evaluation, StepRecord};
 pub use model::{LanguageModel, MicroBatch, Output, TokenBatch};
 pub use precision::Precision;
 pub use routers::RouterRecord;
 pub use run_dir::{
-    CHECKPOINTS, CONFIG, Difference, INCIDENTS, METRICS, RunDir, differing_fields, stored_config,
+    CHECKPOINTS, CONFIG, Difference, INCIDENTS, METRICS, RunDir, changed_mathematics,
+    differing_fields, stored_config,
 };
 pub use signals::interrupt_on_signals;
 pub use stages::{Recompute, Stages};

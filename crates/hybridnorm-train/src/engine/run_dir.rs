@@ -108,8 +108,7 @@ impl RunDir {
         allow: &[String],
     ) -> Result<(Self, Vec<Difference>), TrainError> {
         let stored = stored_config(path)?;
-        let mut changes = differing_fields(&stored, requested)?;
-        changes.retain(|changed| !FREE.contains(&changed.field.as_str()));
+        let mut changes = changed_mathematics(&stored, requested)?;
         if is_untrained(path)? {
             changes.retain(|changed| is_of_the_model(&changed.field));
         }
@@ -234,6 +233,19 @@ pub fn differing_fields(
     let mut found = Vec::new();
     compare("", &value(left)?, &value(right)?, &mut found);
     Ok(found)
+}
+
+/// Those of them that change what is computed.
+///
+/// # Errors
+/// When a configuration can't be represented.
+pub fn changed_mathematics(
+    left: &RunConfig,
+    right: &RunConfig,
+) -> Result<Vec<Difference>, TrainError> {
+    let mut changes = differing_fields(left, right)?;
+    changes.retain(|changed| !FREE.contains(&changed.field.as_str()));
+    Ok(changes)
 }
 
 fn compare(field: &str, left: &Value, right: &Value, found: &mut Vec<Difference>) {

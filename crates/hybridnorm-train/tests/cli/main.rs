@@ -1,6 +1,7 @@
 //! The program as a user meets it: what it refuses, and a tiny run from beginning to end.
 
 mod bench;
+mod compare;
 mod devices;
 mod eval;
 mod export;
@@ -11,6 +12,7 @@ mod import;
 mod place;
 mod prepared;
 mod probe;
+mod report;
 mod sparse;
 
 use std::fs;

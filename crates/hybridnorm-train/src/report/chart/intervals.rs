@@ -1,0 +1,94 @@
+//! Means with intervals and the single values behind them, one below the other.
+
+use svg::node::element::Circle;
+
+use super::frame::{Axis, Frame, line, room};
+use super::{Chart, INK, WIDTH, colour, paper, words};
+
+/// Height of a row.
+const ROW: f64 = 26.0;
+/// Room for names.
+const NAMES: f64 = 180.0;
+/// Most characters of a name.
+const LONGEST: usize = 24;
+
+/// A row.
+#[derive(Debug, Clone, Default)]
+pub(in crate::report) struct Interval {
+    /// What it is of.
+    pub name: String,
+    /// The middle, if one is known.
+    pub mean: Option<f64>,
+    /// The interval, if there is one.
+    pub range: Option<[f64; 2]>,
+    /// Single values.
+    pub values: Vec<f64>,
+    /// Words in place of a picture, where nothing is known.
+    pub words: String,
+}
+
+/// Rows of intervals.
+#[derive(Debug, Clone, Default)]
+pub(in crate::report) struct Intervals {
+    /// What the axis shows.
+    pub x: Axis,
+    /// A place that is marked.
+    pub mark: Option<f64>,
+    /// The rows, the first on top.
+    pub rows: Vec<Interval>,
+}
+
+impl Chart for Intervals {
+    fn svg(&self) -> String {
+        let values = self.rows.iter().flat_map(|row| {
+            let range = row.range.into_iter().flatten();
+            row.values.iter().copied().chain(row.mean).chain(range)
+        });
+        let values = values.chain(self.mark).filter(|value| value.is_finite());
+        let height = self.rows.len().max(1) as f64 * ROW + 62.0;
+        let frame = Frame {
+            across: [NAMES, WIDTH - 16.0],
+            down: [12.0, height - 46.0],
+            x: room(values),
+            y: [0.0, 1.0],
+        };
+        let mut document = frame.x_axis(paper(height), &self.x);
+        if let Some(mark) = self.mark {
+            let x = frame.across(mark);
+            document = document.add(line([x, frame.down[0]], [x, frame.down[1]], INK));
+        }
+        for (index, row) in self.rows.iter().enumerate() {
+            let y = frame.down[0] + (index as f64 + 0.5) * ROW;
+            document = document.add(words(short(&row.name), 8.0, y + 4.5, "start"));
+            if let Some([from, to]) = row.range
+                && from.is_finite()
+                && to.is_finite()
+            {
+                let range = line(
+                    [frame.across(from), y],
+                    [frame.across(to), y],
+                    colour(index),
+                );
+                document = document.add(range.set("stroke-width", 3));
+            }
+            let dot = |x: f64| Circle::new().set("cx", frame.across(x)).set("cy", y);
+            if let Some(mean) = row.mean.filter(|mean| mean.is_finite()) {
+                document = document.add(dot(mean).set("r", 5).set("fill", colour(index)));
+            } else if !row.words.is_empty() {
+                document = document.add(words(row.words.as_str(), NAMES + 8.0, y + 4.5, "start"));
+            }
+            for value in row.values.iter().filter(|value| value.is_finite()) {
+                let value = dot(*value).set("r", 2).set("fill", INK);
+                document = document.add(value.set("fill-opacity", 0.7));
+            }
+        }
+        document.to_string()
+    }
+}
+
+fn short(name: &str) -> String {
+    match name.chars().count() > LONGEST {
+        true => name.chars().take(LONGEST - 1).chain(['…']).collect(),
+        false => name.to_string(),
+    }
+}

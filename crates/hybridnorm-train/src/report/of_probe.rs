@@ -1,0 +1,395 @@
+//! The report of a probe.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::chart::{Axis, Lines, Series};
+use super::error::ReportError;
+use super::figure::Figure;
+use super::log::{Log, at};
+use super::of_run::flatten;
+use super::run_figures::{ended, short};
+use super::table::{Cell, Table};
+use super::{Report, Section};
+
+/// The measurements' file name.
+pub(super) const MEASUREMENTS: &str = "probe.jsonl";
+/// The summary's.
+const SUMMARY: &str = "probe.json";
+
+/// A figure of every layer: its path in a look, the file's name, the heading, whether its axis has equal factors.
+const LAYER_FIGURES: [(&str, &str, &str, bool); 7] = [
+    (
+        "gradient_norm.attention",
+        "gradient-attention",
+        "Gradient norm of attention by layer",
+        true,
+    ),
+    (
+        "gradient_norm.feed_forward",
+        "gradient-feed-forward",
+        "Gradient norm of the feed-forward layer by layer",
+        true,
+    ),
+    (
+        "activation_rms",
+        "activation-rms",
+        "RMS of the stream behind each layer",
+        true,
+    ),
+    (
+        "token_similarity",
+        "token-similarity",
+        "Mean cosine of pairs of tokens behind each layer",
+        false,
+    ),
+    (
+        "attention_entropy",
+        "attention-entropy",
+        "Entropy of attention by layer, in nats",
+        false,
+    ),
+    (
+        "least_head_entropy",
+        "least-head-entropy",
+        "Entropy of the head that has the least, by layer",
+        false,
+    ),
+    (
+        "largest_logit",
+        "largest-logit",
+        "Largest attention logit by layer",
+        true,
+    ),
+];
+
+/// Curves by name.
+type Curves = BTreeMap<String, Vec<(f64, f64)>>;
+
+pub(super) fn report(dir: &Path) -> Result<Report, ReportError> {
+    let path = dir.join(MEASUREMENTS);
+    let log = Log::read(&path)?;
+    let summary = std::fs::read_to_string(dir.join(SUMMARY)).unwrap_or_default();
+    // A probe that was stopped has none yet.
+    let summary: Value = serde_json::from_str(&summary).unwrap_or_default();
+    let mut depths: Vec<u64> = log
+        .of("layers")
+        .filter_map(|line| line["depth"].as_u64())
+        .collect();
+    depths.sort_unstable();
+    depths.dedup();
+    let mut sections = Vec::new();
+    for depth in depths {
+        sections.push(layers(&log, depth));
+    }
+    sections.extend(rates(&log));
+    sections.extend(inits(&log));
+    sections.extend(coupling(&log));
+    sections.push(setting(&log));
+    Ok(Report {
+        title: "Placements probed".to_string(),
+        answer: summary["answer"].as_str().map(str::to_string),
+        sections,
+    })
+}
+
+/// What the curves of a model go by.
+fn subject(line: &Value) -> String {
+    let placement = line["placement"].as_str().unwrap_or_default();
+    match line["init"].as_str() {
+        Some(init) => format!("{placement} ({init})"),
+        None => placement.to_string(),
+    }
+}
+
+/// Every layer of the models of a depth, in the first and the last step of the short run.
+fn layers(log: &Log, depth: u64) -> Section {
+    let mut figures = Vec::new();
+    for (path, id, title, log_axis) in LAYER_FIGURES {
+        for (which, index) in [("first", 0), ("last", usize::MAX)] {
+            let mut steps = Vec::new();
+            let mut curves = Curves::new();
+            for line in log.of("layers").filter(|line| line["depth"] == depth) {
+                let Some(looks) = line["looks"]
+                    .as_array()
+                    .filter(|looks| looks.len() > 1 || index == 0)
+                else {
+                    continue;
+                };
+                let Some(look) = looks.get(index.min(looks.len().saturating_sub(1))) else {
+                    continue;
+                };
+                steps.extend(look["step"].as_u64());
+                let values = at(look, path).as_array().into_iter().flatten().enumerate();
+                let points =
+                    values.filter_map(|(layer, value)| Some((layer as f64, value.as_f64()?)));
+                curves.entry(subject(line)).or_default().extend(points);
+            }
+            let step = steps.iter().max().copied().unwrap_or(0);
+            let title = format!("{title}, step {step}");
+            let id = format!("{id}-{depth}-{which}");
+            figures.extend(by_x(
+                &id,
+                &title,
+                ["layer", "value"],
+                [false, log_axis],
+                curves,
+            ));
+        }
+    }
+    Section {
+        title: format!("{depth} layers"),
+        figures,
+        ..Section::default()
+    }
+}
+
+/// Loss against the learning rate.
+fn rates(log: &Log) -> Option<Section> {
+    let mut depths: BTreeMap<u64, Curves> = BTreeMap::new();
+    let mut table = Table::new([
+        "placement",
+        "layers",
+        "init",
+        "seed",
+        "learning rate",
+        "loss",
+        "how it ended",
+    ]);
+    for line in log.of("learning_rate") {
+        let depth = line["depth"].as_u64().unwrap_or(0);
+        let curve = depths
+            .entry(depth)
+            .or_default()
+            .entry(subject(line))
+            .or_default();
+        if let (Some(lr), Some(loss)) = (line["lr"].as_f64(), line["final_loss"].as_f64())
+            && line["diverged"].is_null()
+        {
+            curve.push((lr, loss));
+        }
+        table.push(trial(line));
+    }
+    let mut figures = Vec::new();
+    for (depth, curves) in depths {
+        let id = format!("learning-rate-{depth}");
+        let title = format!(
+            "Loss of a short run against the learning rate, {depth} layers (diverged ones left out)"
+        );
+        figures.extend(by_x(
+            &id,
+            &title,
+            ["learning rate", "nats per token"],
+            [true, false],
+            curves,
+        ));
+    }
+    (!table.rows.is_empty()).then(|| Section {
+        title: "Learning rates".to_string(),
+        tables: vec![("Every rate that was tried".to_string(), table)],
+        figures,
+        ..Section::default()
+    })
+}
+
+/// Loss after a short run from each initialisation.
+fn inits(log: &Log) -> Option<Section> {
+    let mut table = Table::new([
+        "placement",
+        "layers",
+        "init",
+        "seed",
+        "learning rate",
+        "loss",
+        "how it ended",
+    ]);
+    for line in log.of("init") {
+        table.push(trial(line));
+    }
+    (!table.rows.is_empty()).then(|| Section {
+        title: "Initialisations".to_string(),
+        tables: vec![("A short run from each".to_string(), table)],
+        ..Section::default()
+    })
+}
+
+fn trial(line: &Value) -> Vec<Cell> {
+    let text = |field: &str| Cell::from(line[field].as_str());
+    let ended = match line["diverged"]["reason"].as_str() {
+        Some(reason) => format!("diverged: {reason}"),
+        None => "finished".to_string(),
+    };
+    vec![
+        text("placement"),
+        line["depth"].as_u64().into(),
+        text("init"),
+        line["seed"].as_u64().into(),
+        line["lr"].as_f64().map(short).into(),
+        line["final_loss"].as_f64().map(short).into(),
+        ended.into(),
+    ]
+}
+
+/// How gradients follow the scale of the weights.
+fn coupling(log: &Log) -> Option<Section> {
+    let mut figures = Vec::new();
+    let mut depths: Vec<u64> = log
+        .of("coupling")
+        .filter_map(|line| line["depth"].as_u64())
+        .collect();
+    depths.sort_unstable();
+    depths.dedup();
+    for depth in depths {
+        let mut change = Curves::new();
+        // In the first layer, by what is scaled: the gradient of W_Q over that with unscaled weights.
+        let mut ratios: BTreeMap<String, Curves> = BTreeMap::new();
+        for line in log.of("coupling").filter(|line| line["depth"] == depth) {
+            let scales: Vec<f64> = line["scales"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(Value::as_f64)
+                .collect();
+            let points = |values: &Value| {
+                let values = values.as_array().into_iter().flatten();
+                let points = scales.iter().zip(values);
+                points
+                    .filter_map(|(scale, value)| Some((*scale, value.as_f64()?)))
+                    .collect::<Vec<_>>()
+            };
+            change
+                .entry(subject(line))
+                .or_default()
+                .extend(points(&line["model"]["hidden_change"]));
+            for layer in line["layers"].as_array().into_iter().flatten() {
+                let scaled = layer["scaled"].as_str().unwrap_or_default();
+                let norms = points(&layer["query"]);
+                let unscaled = norms
+                    .iter()
+                    .find(|(scale, _)| *scale == 1.0)
+                    .map(|(_, norm)| *norm);
+                let (Some(unscaled), Some(0)) = (unscaled, layer["layer"].as_u64()) else {
+                    continue;
+                };
+                let curve = ratios
+                    .entry(scaled.to_string())
+                    .or_default()
+                    .entry(subject(line))
+                    .or_default();
+                curve.extend(
+                    norms
+                        .into_iter()
+                        .map(|(scale, norm)| (scale, norm / unscaled)),
+                );
+            }
+        }
+        let title = format!(
+            "Change of the last stream where W_Q, W_K, W_V of all layers are scaled, {depth} layers"
+        );
+        figures.extend(by_x(
+            &format!("hidden-change-{depth}"),
+            &title,
+            ["factor", "change over size"],
+            [true, false],
+            change,
+        ));
+        for (scaled, curves) in ratios {
+            let title = format!(
+                "‖∂S/∂W_Q‖ over that with unscaled weights, where W of {scaled} is scaled: first of {depth} layers"
+            );
+            figures.extend(by_x(
+                &format!("coupling-{scaled}-{depth}"),
+                &title,
+                ["factor", "gradient of W_Q"],
+                [true, true],
+                curves,
+            ));
+        }
+    }
+    (!figures.is_empty()).then(|| Section {
+        title: "Coupling of weight scales".to_string(),
+        words: vec![
+            "With norms on queries, keys and values, scaling their weights by c leaves attention's output as it is and divides their gradients by c; \
+             with Pre-Norm, the gradient of W_Q grows with the other weights (the paper's Theorem 2)."
+                .to_string(),
+        ],
+        figures,
+        ..Section::default()
+    })
+}
+
+fn setting(log: &Log) -> Section {
+    let mut all = Table::new(["field", "value"]);
+    for line in log.of("setting") {
+        flatten("", line, &mut |field, value| {
+            all.push([field.into(), value.into()])
+        });
+    }
+    Section {
+        title: "Setting".to_string(),
+        tables: vec![("What all measurements share".to_string(), all)],
+        ..Section::default()
+    }
+}
+
+/// Curves over a common axis; where a curve has several values at one place, their mean and range. None where there is no point.
+fn by_x(
+    id: &str,
+    title: &str,
+    [x, y]: [&str; 2],
+    [log_x, log_y]: [bool; 2],
+    curves: Curves,
+) -> Option<Figure> {
+    let axis = |label: &str, log: bool| {
+        if log {
+            Axis::log(label)
+        } else {
+            Axis::new(label)
+        }
+    };
+    let mut table = Table::new(["model", x, y]);
+    let mut series = Vec::new();
+    for (name, mut points) in curves {
+        points.sort_by(|a, b| a.0.total_cmp(&b.0));
+        for (place, value) in &points {
+            table.push([name.as_str().into(), (*place).into(), (*value).into()]);
+        }
+        let mut curve = Series {
+            name,
+            marked: true,
+            ..Series::default()
+        };
+        for chunk in points.chunk_by(|a, b| a.0 == b.0) {
+            let values = || chunk.iter().map(|point| point.1);
+            let place = chunk[0].0;
+            curve
+                .points
+                .push((place, values().sum::<f64>() / chunk.len() as f64));
+            if chunk.len() > 1 {
+                let (low, high) = (
+                    values().fold(f64::INFINITY, f64::min),
+                    values().fold(f64::NEG_INFINITY, f64::max),
+                );
+                curve.band.push((place, low, high));
+            }
+        }
+        series.push(curve);
+    }
+    if table.rows.is_empty() {
+        return None;
+    }
+    let alt = series
+        .iter()
+        .map(|series| {
+            ended(&series.name, &series.points).replace(" at step ", &format!(" at {x} "))
+        })
+        .collect();
+    let chart = Lines {
+        x: axis(x, log_x),
+        y: axis(y, log_y),
+        series,
+    };
+    Some(Figure::new(id, title, alt, &chart, table))
+}

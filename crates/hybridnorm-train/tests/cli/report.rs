@@ -1,0 +1,340 @@
+//! Reports: what stands in them, and that a browser shows it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::place::Place;
+
+/// Where it is set, a machine without Chromium fails the tests that need it.
+const REQUIRED: &str = "HYBRIDNORM_REQUIRE_CHROMIUM";
+
+/// Whom Chromium itself calls at every start, whatever the page.
+const OWN: [&str; 3] = [
+    "://update.googleapis.com/",
+    "://clients2.google.com/",
+    "://accounts.google.com/",
+];
+
+/// Headless Chromium, with nothing to fetch and nobody to call.
+struct Browser {
+    program: PathBuf,
+    profile: tempfile::TempDir,
+}
+
+/// What Chromium made of a page.
+struct Shown {
+    /// The document after it was loaded.
+    dom: String,
+    /// What it complained about.
+    complaints: Vec<String>,
+    /// Every address that it asked for.
+    asked: Vec<String>,
+}
+
+impl Browser {
+    /// `None`, visibly, on a machine without it.
+    fn find() -> Option<Self> {
+        let names = ["chromium", "chromium-browser", "google-chrome"];
+        let paths = std::env::var_os("PATH").unwrap_or_default();
+        let dirs: Vec<PathBuf> = std::env::split_paths(&paths).collect();
+        let mut all = dirs
+            .iter()
+            .flat_map(|dir| names.iter().map(|name| dir.join(name)));
+        match all.find(|path| path.is_file()) {
+            Some(program) => Some(Self {
+                program,
+                profile: tempfile::tempdir().unwrap(),
+            }),
+            None => {
+                assert!(
+                    std::env::var_os(REQUIRED).is_none(),
+                    "{REQUIRED} is set and there is no Chromium (Debian: chromium)"
+                );
+                println!("SKIPPED: no Chromium on this machine (Debian: chromium)");
+                None
+            }
+        }
+    }
+
+    fn run(&self, page: &Path, flags: &[String]) -> (String, String) {
+        let output = Command::new(&self.program)
+            .args([
+                "--headless",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--disable-quic",
+                "--no-first-run",
+                "--disable-background-networking",
+                "--disable-component-update",
+                "--disable-sync",
+                "--enable-logging=stderr",
+                "--hide-scrollbars",
+            ])
+            .arg(format!("--user-data-dir={}", self.profile.path().display()))
+            .args(flags)
+            .arg(format!("file://{}", page.display()))
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let (out, err) = (text(&output.stdout), text(&output.stderr));
+        assert!(output.status.success(), "{err}");
+        (out, err)
+    }
+
+    /// Loads a page `width` pixels wide, in light or dark.
+    fn show(&self, page: &Path, width: u32, dark: bool) -> Shown {
+        let log = self.profile.path().join("net.json");
+        let scheme = if dark { 0 } else { 1 };
+        let flags = [
+            "--dump-dom".to_string(),
+            format!("--window-size={width},900"),
+            format!("--blink-settings=preferredColorScheme={scheme}"),
+            format!("--log-net-log={}", log.display()),
+        ];
+        let (dom, err) = self.run(page, &flags);
+        let complaints = err
+            .lines()
+            .filter(|line| line.contains(":CONSOLE"))
+            .map(str::to_string);
+        let log = fs::read_to_string(log).unwrap();
+        let addresses = log.split("\"url\":\"").skip(1);
+        let addresses = addresses.map(|rest| rest.split('"').next().unwrap().to_string());
+        Shown {
+            dom,
+            complaints: complaints.collect(),
+            asked: addresses.collect(),
+        }
+    }
+
+    /// A picture of the page: its pixels, as a file.
+    fn picture(&self, page: &Path, width: u32, dark: bool) -> Vec<u8> {
+        let file = self.profile.path().join("picture.png");
+        let scheme = if dark { 0 } else { 1 };
+        self.run(
+            page,
+            &[
+                format!("--screenshot={}", file.display()),
+                format!("--window-size={width},1600"),
+                format!("--blink-settings=preferredColorScheme={scheme}"),
+            ],
+        );
+        fs::read(file).unwrap()
+    }
+}
+
+/// The numbers behind a figure, as its link holds them.
+fn csv(dom: &str, id: &str) -> Vec<Vec<String>> {
+    let link = format!("download=\"{id}.csv\" href=\"data:text/csv;charset=utf-8,");
+    let start = dom.find(&link).unwrap_or_else(|| panic!("no {id}")) + link.len();
+    let encoded = dom[start..].split('"').next().unwrap();
+    let mut bytes = Vec::new();
+    let mut rest = encoded.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'%' => {
+                let hex = [rest.next().unwrap(), rest.next().unwrap()];
+                u8::from_str_radix(std::str::from_utf8(&hex).unwrap(), 16).unwrap()
+            }
+            byte => byte,
+        });
+    }
+    let text = String::from_utf8(bytes).unwrap();
+    let rows = text.lines().skip(1);
+    rows.map(|row| row.split(',').map(str::to_string).collect())
+        .collect()
+}
+
+/// The cells of the table with this caption, row by row.
+fn table(dom: &str, caption: &str) -> Vec<Vec<String>> {
+    let start = dom.find(&format!("<caption>{caption}</caption>")).unwrap();
+    let body = dom[start..].split("</table>").next().unwrap();
+    let rows = body.split("<tr>").skip(2);
+    rows.map(|row| {
+        let cells = row.split("<td").skip(1);
+        let cell = |cell: &str| {
+            cell.split_once('>')
+                .unwrap()
+                .1
+                .split('<')
+                .next()
+                .unwrap()
+                .to_string()
+        };
+        cells.map(cell).collect()
+    })
+    .collect()
+}
+
+fn lines(run: &Path, kind: &str) -> Vec<Value> {
+    let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+    let lines = text
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    lines.filter(|line| line["kind"] == kind).collect()
+}
+
+/// Holds loss and learning rate in a page against the log it was made of.
+fn check_numbers(page: &str, run: &Path) {
+    let (steps, evaluations) = (lines(run, "step"), lines(run, "evaluation"));
+    let loss = csv(page, "loss");
+    assert_eq!(loss, table(page, "Loss"));
+    assert_eq!(loss.len(), steps.len());
+    for (row, step) in loss.iter().zip(&steps) {
+        assert_eq!(
+            row[0].parse::<u64>().unwrap(),
+            step["step"].as_u64().unwrap()
+        );
+        assert_eq!(
+            row[1].parse::<f64>().unwrap(),
+            step["loss"].as_f64().unwrap()
+        );
+        let evaluation = evaluations.iter().find(|e| e["step"] == step["step"]);
+        match evaluation {
+            Some(of) => assert_eq!(
+                row[2].parse::<f64>().unwrap(),
+                of["nats_per_token"].as_f64().unwrap()
+            ),
+            None => assert_eq!(row[2], ""),
+        }
+    }
+    let rates = csv(page, "learning-rate");
+    assert_eq!(rates.len(), steps.len());
+    for (row, step) in rates.iter().zip(&steps) {
+        assert_eq!(row[1].parse::<f64>().unwrap(), step["lr"].as_f64().unwrap());
+    }
+}
+
+#[test]
+fn a_run_leaves_a_report_whose_numbers_are_its_logs() {
+    let place = Place::new();
+    place.succeed("--config sparse.toml --steps 20 --out run");
+    let page = fs::read_to_string(place.path("run/report.html")).unwrap();
+    check_numbers(&page, &place.path("run"));
+    for words in [
+        "Effective number of experts",
+        "Learning rate",
+        "hybrid-star",
+        "training.steps",
+    ] {
+        assert!(page.contains(words), "no {words:?}");
+    }
+    for asking in ["<script", " src=", "url(", "href=\"http", "@import"] {
+        assert!(!page.contains(asking), "{asking}");
+    }
+
+    // A line that is being written is no reason for none.
+    let log = place.path("run/metrics.jsonl");
+    let whole = fs::read(&log).unwrap();
+    let cut = whole.len() - 20;
+    fs::write(&log, &whole[..cut]).unwrap();
+    let out = place.succeed("report run --out again.html --csv csv --svg svg");
+    assert!(out.contains("Learning rate") && out.contains('█'), "{out}");
+    let page = fs::read_to_string(place.path("again.html")).unwrap();
+    assert!(page.contains("is not whole"));
+    check_numbers(&page, &place.path("run"));
+    let rows = fs::read_to_string(place.path("csv/loss.csv")).unwrap();
+    assert_eq!(rows.lines().count(), 21);
+    let svg = fs::read_to_string(place.path("svg/loss.svg")).unwrap();
+    assert!(svg.starts_with("<svg") && svg.contains("nats per token"));
+
+    // One that is damaged in the middle is.
+    let mut text = String::from_utf8(whole).unwrap();
+    text.insert(1, '?');
+    fs::write(&log, text).unwrap();
+    let message = place.refuse("report run");
+    assert!(message.contains("metrics.jsonl: line 1"), "{message}");
+}
+
+#[test]
+fn where_there_is_nothing_to_report_it_says_so() {
+    let place = Place::new();
+    fs::create_dir(place.path("empty")).unwrap();
+    for dir in ["empty", "nowhere"] {
+        let message = place.refuse(&format!("report {dir}"));
+        assert!(
+            message.contains(dir) && message.contains("compare.json"),
+            "{message}"
+        );
+    }
+}
+
+/// A probe's measurements, as another command of this program wrote them.
+#[test]
+fn a_probe_has_a_report() {
+    let place = Place::new();
+    fs::create_dir(place.path("probe")).unwrap();
+    place.write("probe/probe.jsonl", include_str!("probe.jsonl"));
+    place.succeed("report probe --csv csv");
+    let page = fs::read_to_string(place.path("probe/report.html")).unwrap();
+    for words in [
+        "4 layers",
+        "Gradient norm of attention by layer, step 1",
+        "Learning rates",
+    ] {
+        assert!(page.contains(words), "no {words:?}");
+    }
+    let lines = include_str!("probe.jsonl").lines();
+    let lines: Vec<Value> = lines
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let layers = lines.iter().find(|line| line["kind"] == "layers").unwrap();
+    let norms = layers["looks"][0]["gradient_norm"]["attention"]
+        .as_array()
+        .unwrap();
+    let name = format!(
+        "{} ({})",
+        layers["placement"].as_str().unwrap(),
+        layers["init"].as_str().unwrap()
+    );
+    let rows = csv(&page, "gradient-attention-4-first");
+    let rows = rows.iter().filter(|row| row[0] == name);
+    let values: Vec<f64> = rows.map(|row| row[2].parse().unwrap()).collect();
+    let expected: Vec<f64> = norms.iter().map(|norm| norm.as_f64().unwrap()).collect();
+    assert_eq!(values, expected);
+}
+
+/// Every page is whole, asks for nothing, and fits a telephone, in light and dark.
+#[test]
+fn a_browser_shows_the_pages() {
+    let Some(browser) = Browser::find() else {
+        return;
+    };
+    let place = Place::new();
+    place.succeed(
+        "compare --config tiny.toml --device flex --placements pre,hybrid --seeds 3 --out cmp",
+    );
+    for page in ["cmp/report.html", "cmp/runs/pre/seed-6198/report.html"] {
+        let page = place.path(page);
+        let pictures = fs::read_to_string(&page)
+            .unwrap()
+            .matches("<figure")
+            .count();
+        assert!(pictures >= 4, "{pictures}");
+        for (width, dark) in [(1200, false), (390, true)] {
+            let shown = browser.show(&page, width, dark);
+            assert_eq!(shown.complaints, Vec::<String>::new(), "{}", page.display());
+            let outside = shown.asked.iter().filter(|address| {
+                !address.starts_with("file:")
+                    && !address.starts_with("data:")
+                    && !OWN.iter().any(|host| address.contains(host))
+            });
+            assert_eq!(outside.collect::<Vec<_>>(), Vec::<&String>::new());
+            assert_eq!(shown.dom.matches("</svg>").count(), pictures);
+            assert!(shown.dom.trim_end().ends_with("</html>"));
+        }
+    }
+    let run = place.path("cmp/runs/pre/seed-6198");
+    let shown = browser.show(&run.join("report.html"), 1200, false);
+    check_numbers(&shown.dom, &run);
+
+    let page = place.path("cmp/report.html");
+    let light = browser.picture(&page, 1200, false);
+    let dark = browser.picture(&page, 1200, true);
+    assert_ne!(light, dark);
+    // A blank page of this size takes a few kilobytes.
+    assert!(light.len() > 40_000, "{} bytes", light.len());
+}
