@@ -137,7 +137,7 @@ fn divergence_is_a_result() {
 #[test]
 fn a_killed_comparison_goes_on() {
     let place = Place::new();
-    let command = format!("{TWO} --seeds 2 --steps 300 --checkpoint-every 20");
+    let command = format!("{TWO} --seeds 2 --steps 120 --checkpoint-every 20 --eval-every 0");
     place.succeed(&format!("{command} --out whole"));
     let mut child = place
         .command(&format!("{command} --out cut"))
@@ -146,7 +146,7 @@ fn a_killed_comparison_goes_on() {
         .spawn()
         .unwrap();
     // In the second of four runs.
-    crate::wait_for_steps(&place.path("cut/runs/hybrid/seed-6198"), 50);
+    crate::wait_for_steps(&place.path("cut/runs/hybrid/seed-6198"), 30);
     child.kill().unwrap();
     child.wait().unwrap();
     assert!(
@@ -164,7 +164,7 @@ fn a_killed_comparison_goes_on() {
         stderr(&output)
     );
     let weights = |dir: &str, arm: &str| {
-        let checkpoint = place.path(&format!("{dir}/runs/{arm}/seed-6198/checkpoints/step-300"));
+        let checkpoint = place.path(&format!("{dir}/runs/{arm}/seed-6198/checkpoints/step-120"));
         fs::read(checkpoint.join("model.safetensors")).unwrap()
     };
     for arm in ["pre", "hybrid"] {
