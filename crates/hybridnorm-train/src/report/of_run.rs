@@ -204,6 +204,7 @@ fn configuration(config: &RunConfig) -> Result<Section, ReportError> {
         guard: Default::default(),
         schedule: Default::default(),
         optimizer: Default::default(),
+        evaluation: Default::default(),
         model: config.model.clone(),
         sparse: config.sparse.clone(),
     };
