@@ -49,6 +49,9 @@ pub struct BenchArgs {
     /// Measure the forward pass and its loss alone
     #[arg(long)]
     forward_only: bool,
+    /// Print where the time of ours goes, by operation and layer, and measure nothing else
+    #[arg(long, conflicts_with_all = ["forward_only", "compiled", "json"])]
+    profile: bool,
     /// Let PyTorch compile its model
     #[arg(long)]
     compiled: bool,
@@ -88,6 +91,16 @@ pub fn run(args: &BenchArgs) -> Result<Report, String> {
     };
 
     let device = args.device.to_string();
+    if args.profile {
+        let steps = args.steps.to_string();
+        for shape in args.shapes.iter().flatten() {
+            let flags = shape.flags();
+            let command =
+                cmd!(shell, "{program} bench profile --device {device} --steps {steps} {flags...}");
+            report.step(format!("profile of {shape}"), command);
+        }
+        return Ok(report);
+    }
     let what = What {
         steps: args.steps,
         precision: args.precision.clone(),
