@@ -95,8 +95,10 @@ pub fn run(args: &BenchArgs) -> Result<Report, String> {
         let steps = args.steps.to_string();
         for shape in args.shapes.iter().flatten() {
             let flags = shape.flags();
-            let command =
-                cmd!(shell, "{program} bench profile --device {device} --steps {steps} {flags...}");
+            let command = cmd!(
+                shell,
+                "{program} bench profile --device {device} --steps {steps} {flags...}"
+            );
             report.step(format!("profile of {shape}"), command);
         }
         return Ok(report);

@@ -2,7 +2,7 @@
 //!
 //! Two formats are read, told apart by the first line. This program's own has a question on each line: `prompt`, `choices` (texts), `gold`
 //! (the index of the right one, from 0), and where wanted `id`, and `unconditional`, the text whose continuation the answers are held
-//! against. The other is that of [`requests`](super::requests), one line for each answer.
+//! against. The other is that of `requests`, one line for each answer.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

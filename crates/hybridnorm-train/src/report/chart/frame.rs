@@ -40,11 +40,14 @@ impl Axis {
         ticks::text(if self.log { 10f64.powf(at) } else { at })
     }
 
+    /// Marks within a range, but for those that the room around it puts behind the largest number.
     fn ticks(&self, [low, high]: [f64; 2], about: usize) -> Vec<f64> {
-        match self.log {
+        let mut marks = match self.log {
             true => ticks::logarithmic(low, high, about),
             false => ticks::linear(low, high, about),
-        }
+        };
+        marks.retain(|mark| !self.log || 10f64.powf(*mark).is_finite());
+        marks
     }
 }
 
