@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::architectures::Architecture;
 use super::fields::Fields;
+use super::names::row;
 use crate::error::{InteropError, unsupported};
 use crate::names::{NameRow, Theirs};
 
@@ -166,10 +167,6 @@ pub(super) fn computed(model: &ModelConfig) -> Result<Map<String, Value>, Intero
 fn value(of: &impl Serialize) -> Result<Value, InteropError> {
     serde_json::to_value(of)
         .or_else(|error| unsupported("config.json", "a value", &error.to_string()))
-}
-
-const fn row(ours: &'static str, theirs: Theirs) -> NameRow {
-    NameRow { ours, theirs }
 }
 
 use Theirs::{Each, Linear, QueryKeyValue, Same};

@@ -2,7 +2,7 @@
 
 use crate::names::{NameRow, Theirs};
 
-const fn row(ours: &'static str, theirs: Theirs) -> NameRow {
+pub(super) const fn row(ours: &'static str, theirs: Theirs) -> NameRow {
     NameRow { ours, theirs }
 }
 

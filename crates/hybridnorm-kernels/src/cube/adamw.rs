@@ -4,12 +4,11 @@ use burn::tensor::DType;
 use burn_cubecl::cubecl::{self, calculate_cube_count_elemwise, prelude::*};
 use burn_cubecl::tensor::CubeTensor;
 
-use super::rows::{address, dense, empty, owned, row_sum, total};
+use super::rows::{UNITS, address, dense, empty, owned, row_sum, total};
 use crate::adamw::AdamWStep;
 
 /// Cubes that add up squares, each its own share.
 const SHARES: usize = 1024;
-const LANES: usize = 256;
 
 /// Each unit has one number of the parameter.
 #[cube(launch_unchecked, address_type = "dynamic")]
@@ -97,7 +96,7 @@ pub(super) fn step(
 pub(super) fn square_sum(x: &CubeTensor) -> Option<CubeTensor> {
     let x = dense(x).filter(|x| x.dtype == DType::F32)?;
     let numbers = x.meta.num_elements();
-    let cubes = numbers.div_ceil(LANES).clamp(1, SHARES);
+    let cubes = numbers.div_ceil(UNITS).clamp(1, SHARES);
     let shares = empty(&x, [cubes], DType::F32);
     let address = address(&[&x]);
     // SAFETY: the kernel stays within its numbers, and there is a share for each cube.
@@ -105,12 +104,12 @@ pub(super) fn square_sum(x: &CubeTensor) -> Option<CubeTensor> {
         squares_kernel::launch_unchecked(
             &shares.client,
             CubeCount::Static(cubes as u32, 1, 1),
-            CubeDim::new_1d(LANES as u32),
+            CubeDim::new_1d(UNITS as u32),
             address,
             x.clone().into_buffer_arg(),
             shares.clone().into_buffer_arg(),
             numbers,
-            LANES,
+            UNITS,
         );
     }
     Some(total(shares, [1], DType::F32))

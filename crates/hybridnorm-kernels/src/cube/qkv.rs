@@ -7,13 +7,11 @@ use burn_cubecl::cubecl::{self, prelude::*};
 use burn_cubecl::{CubeBackend, tensor::CubeTensor};
 
 use super::element;
-use super::rows::{across, address, dense, empty, row_sum, spread, this_row, total, vector};
+use super::rows::{UNITS, across, address, dense, empty, row_sum, spread, this_row, total, vector};
 use crate::qkv::{Constants, QkvSpec};
 
 /// Strips of tokens whose shares of the scales' gradients are added up apart from each other.
 const STRIPS: usize = 64;
-/// Units that can share a head.
-const LANES: usize = 256;
 
 /// What a launch and a kernel agree on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -196,7 +194,7 @@ fn plan(qkv: &CubeTensor, spec: QkvSpec) -> Option<(Plan, usize)> {
         half,
         lanes: half.next_power_of_two(),
     };
-    (half <= LANES).then_some((plan, size))
+    (half <= UNITS).then_some((plan, size))
 }
 
 pub(super) fn forward(

@@ -7,7 +7,7 @@ use burn_cubecl::cubecl::{self, prelude::*};
 use burn_cubecl::{CubeBackend, kernel::into_contiguous, tensor::CubeTensor};
 
 /// Units of a cube: what every runtime allows.
-const UNITS: usize = 256;
+pub(super) const UNITS: usize = 256;
 /// Cubes along one axis: what every runtime allows.
 const CUBES: usize = 65_535;
 
@@ -96,7 +96,7 @@ pub(super) fn this_row() -> usize {
 /// The sum of `value` over the units that share a row. All units of a cube must come here.
 #[cube]
 pub(super) fn row_sum(value: f32, #[comptime] lanes: usize) -> f32 {
-    let mut all = Shared::<[f32]>::new_slice(256usize);
+    let mut all = Shared::<[f32]>::new_slice(comptime!(UNITS));
     let lane = UNIT_POS_X as usize;
     let first = UNIT_POS_Y as usize * lanes;
     all[first + lane] = value;
@@ -118,7 +118,7 @@ pub(super) fn row_sum(value: f32, #[comptime] lanes: usize) -> f32 {
 /// The largest `value` of the units that share a row. All units of a cube must come here.
 #[cube]
 pub(super) fn row_max(value: f32, #[comptime] lanes: usize) -> f32 {
-    let mut all = Shared::<[f32]>::new_slice(256usize);
+    let mut all = Shared::<[f32]>::new_slice(comptime!(UNITS));
     let lane = UNIT_POS_X as usize;
     let first = UNIT_POS_Y as usize * lanes;
     all[first + lane] = value;
