@@ -58,7 +58,7 @@ pub use feed_forward::{Activation, DenseFeedForward, DenseFeedForwardConfig, Fee
 pub use init::{InitConfig, InitScheme};
 pub use names::unknown as unknown_name;
 pub use norm::{Norm, NormConfig, NormKind, NormStyle};
-pub use pass::Pass;
+pub use pass::{Pass, logit_rows};
 pub use placement::{
     LayerNorms, NormSite, NormSpan, PLACEMENTS, Placement, QkvNormSites, ResidualNorms,
 };

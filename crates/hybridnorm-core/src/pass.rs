@@ -15,6 +15,21 @@ type MaskKey = (Option<usize>, usize, usize);
 /// What rotary tables depend on: settings, head_dim, first position of each sequence (one where all have the same), positions.
 type RotaryKey = (RotaryConfig, usize, Vec<usize>, usize);
 
+/// Logits that exist at once where nobody says otherwise: 16 MiB in f32, or more if they are of fewer rows than [`FEWEST_ROWS`].
+const LOGITS: usize = 1 << 22;
+/// Rows below which the products of a slice with a large head would wait for memory.
+const FEWEST_ROWS: usize = 512;
+/// No slice has more than these logits, 128 MiB in f32.
+const MOST_LOGITS: usize = 1 << 25;
+
+/// Rows of logits that exist at once in a [loss](crate::Decoder::loss), of `rows` in all, each of `vocab`: what is `wanted`, or as many as make
+/// 16 MiB in f32, but 512 where these are no more than 128 MiB.
+pub fn logit_rows(wanted: Option<usize>, rows: usize, vocab: usize) -> usize {
+    let vocab = vocab.max(1);
+    let usual = (LOGITS / vocab).max(FEWEST_ROWS).min(MOST_LOGITS / vocab);
+    wanted.unwrap_or(usual).clamp(1, rows.max(1))
+}
+
 /// What a token may attend to, beside "nothing after itself".
 #[derive(Debug)]
 enum Context {
@@ -44,6 +59,7 @@ pub struct Pass<R = ()> {
     branch: Option<Branch>,
     noise: Option<u64>,
     products: Option<FloatDType>,
+    logit_rows: Option<usize>,
     /// What the feed-forward layers reported, in layer order.
     pub reports: Vec<R>,
 }
@@ -80,6 +96,7 @@ impl<R> Pass<R> {
             branch: None,
             noise: None,
             products: None,
+            logit_rows: None,
             reports: Vec::new(),
         }
     }
@@ -117,6 +134,18 @@ impl<R> Pass<R> {
     /// The type that matrices are multiplied in; `None` for that of the factors.
     pub fn products(&self) -> Option<FloatDType> {
         self.products
+    }
+
+    /// Lets [`Decoder::loss`](crate::Decoder::loss) have `rows` rows of logits at once; `None` for [so many](logit_rows).
+    #[must_use]
+    pub fn with_logit_rows(mut self, rows: Option<usize>) -> Self {
+        self.logit_rows = rows;
+        self
+    }
+
+    /// Rows of logits that a loss has at once, of `rows` in all, each of `vocab`.
+    pub fn logit_rows(&self, rows: usize, vocab: usize) -> usize {
+        logit_rows(self.logit_rows, rows, vocab)
     }
 
     /// `layer` on `x`, its product in [the type](Self::with_products) of this pass, its bias added in that of `x`.
@@ -327,5 +356,21 @@ impl<R> Pass<R> {
     /// Says that a sublayer begins.
     pub(crate) fn enter_branch(&mut self, branch: Branch) {
         self.branch = Some(branch);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slices_of_logits_are_bounded() {
+        assert_eq!(logit_rows(None, 2048, 320), 2048);
+        assert_eq!(logit_rows(None, 2048, 4096), 1024);
+        assert_eq!(logit_rows(None, 4096, 50_304), 512);
+        assert_eq!(logit_rows(None, 4096, 262_144), 128);
+        assert_eq!(logit_rows(Some(100), 4096, 320), 100);
+        assert_eq!(logit_rows(Some(100), 7, 320), 7);
+        assert_eq!(logit_rows(None, 7, 1 << 30), 1);
     }
 }

@@ -12,6 +12,7 @@ use crate::attention::{self, AttentionSpec};
 use crate::compose;
 use crate::cross_entropy;
 use crate::groups::Groups;
+use crate::head::{self, Head, HeadSpec};
 use crate::ops::KernelOps;
 use crate::profile::Place;
 use crate::qkv::{self, Constants, QkvSpec};
@@ -144,6 +145,25 @@ impl<B: KernelOps, C: CheckpointStrategy> KernelOps for Autodiff<B, C> {
 
     fn cross_entropy(logits: FloatTensor<Self>, targets: IntTensor<Self>) -> FloatTensor<Self> {
         cross_entropy::differentiable::<B, C>(logits, targets)
+    }
+
+    fn head_loss(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        biased: bool,
+        targets: IntTensor<Self>,
+        shares: FloatTensor<Self>,
+        spec: HeadSpec,
+        _gradients: bool,
+    ) -> (
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+    ) {
+        let bias = biased.then_some(bias);
+        head::differentiable::<B, C>(x, Head { weight, bias }, targets, shares, spec)
     }
 
     fn top_k(scores: FloatTensor<Self>, k: usize, int: IntDType) -> IntTensor<Self> {

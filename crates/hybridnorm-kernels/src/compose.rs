@@ -1,7 +1,7 @@
 //! What each operation computes, in Burn's own operations.
 
 use burn::backend::tensor::{FloatTensor, IntTensor};
-use burn::backend::{Backend, TensorMetadata};
+use burn::backend::{Backend, TensorMetadata, get_device_settings};
 use burn::tensor::{Shape, Slice};
 
 use crate::adamw::AdamWStep;
@@ -120,8 +120,25 @@ pub(crate) fn adamw<B: Backend>(
     (weight, first, second)
 }
 
+/// See [`softcap`](crate::softcap()).
+pub(crate) fn softcap<B: Backend>(x: Float<B>, cap: f64) -> Float<B> {
+    let bool = get_device_settings::<B>(&x.device()).bool_dtype;
+    let times = |x: Float<B>, factor: f64| B::float_mul_scalar(x, factor.into());
+    let plus = |x: Float<B>, number: f64| B::float_add_scalar(x, number.into());
+    let x = B::float_div_scalar(x, cap.into());
+    let square = B::float_mul(x.clone(), x.clone());
+    let above = B::float_mul(square.clone(), plus(square.clone(), 105.0));
+    let below = B::float_mul(square.clone(), plus(times(square.clone(), 15.0), 420.0));
+    let large = B::float_greater_elem(square, 0.25.into(), bool);
+    // Where x is large the fraction is not used: it is kept finite there, for its gradient is multiplied by zero.
+    let [above, below] =
+        [above, below].map(|part| B::float_mask_fill(plus(part, 945.0), large.clone(), 1.0.into()));
+    let small = B::float_div(B::float_mul(x.clone(), above), below);
+    times(B::float_mask_where(small, large, B::float_tanh(x)), cap)
+}
+
 /// Rows `range` of `x`.
-fn rows_of<B: Backend>(x: &Float<B>, range: std::ops::Range<usize>) -> Float<B> {
+pub(crate) fn rows_of<B: Backend>(x: &Float<B>, range: std::ops::Range<usize>) -> Float<B> {
     let columns = Slice::from(0..x.shape()[1]);
     B::float_slice(x.clone(), &[Slice::from(range), columns])
 }
@@ -138,7 +155,7 @@ fn zeros_like<B: Backend>(x: &Float<B>, shape: Shape) -> Float<B> {
     B::float_zeros(shape, &x.device(), x.dtype().into())
 }
 
-fn concat<B: Backend>(mut parts: Vec<Float<B>>) -> Float<B> {
+pub(crate) fn concat<B: Backend>(mut parts: Vec<Float<B>>) -> Float<B> {
     match parts.len() {
         1 => parts.remove(0),
         _ => B::float_cat(parts, 0),

@@ -23,6 +23,7 @@ mod decode;
 #[cfg(feature = "flex")]
 mod flex;
 mod groups;
+mod head;
 #[cfg(any(feature = "flex", feature = "ndarray"))]
 mod host;
 #[allow(deprecated)] // Burn's word for ndarray, which stays supported here
@@ -40,6 +41,7 @@ pub use attention::{AttentionSpec, attention};
 pub use cross_entropy::cross_entropy;
 pub use decode::{DecodeSpec, decode_attention};
 pub use groups::{Groups, Routes};
+pub use head::{HeadSpec, head_loss};
 pub use ops::KernelOps;
 pub use pool::on_pool;
 pub use project::project;
@@ -123,6 +125,14 @@ pub fn combine(y: Tensor<2>, weights: Tensor<2>, routes: &Routes) -> Tensor<2> {
 /// The sum of all squares, `[1]`: of which the root is the norm of a gradient.
 pub fn square_sum<const D: usize>(x: Tensor<D>) -> Tensor<1> {
     Tensor::from_dispatch(Dispatch::square_sum(x.into_dispatch()))
+}
+
+/// `cap·tanh(x/cap)` (Gemma 2), right to rounding for small `x/cap` too.
+///
+/// WGSL allows its `tanh` an absolute error of 1e-5, which `cap` multiplies: of a score of 1 under a cap of 50 three digits are left. Below 0.5,
+/// where that would be seen, stands the continued fraction of tanh, cut off where it is right to half a rounding of f32.
+pub fn softcap<const D: usize>(x: Tensor<D>, cap: f64) -> Tensor<D> {
+    Tensor::from_dispatch(Dispatch::softcap(x.into_dispatch(), cap))
 }
 
 /// The columns of the `k` largest values of each row, largest first; among equal values the lower column comes first, on every

@@ -10,6 +10,7 @@ use crate::compose;
 use crate::cross_entropy;
 use crate::decode::{self, DecodeSpec};
 use crate::groups::Groups;
+use crate::head::{self, Head, HeadSpec};
 use crate::qkv::{self, Constants, QkvSpec};
 use crate::{project, rms_norm, swiglu};
 #[cfg(feature = "fusion")]
@@ -232,6 +233,41 @@ pub trait KernelOps: Backend {
         upstream: FloatTensor<Self>,
     ) -> FloatTensor<Self> {
         cross_entropy::backward::<Self>(logits, targets, both, upstream)
+    }
+
+    /// See [`head_loss`](crate::head_loss). Beside the loss the gradients of `x`, `weight` and `bias` in it, where `gradients` says so; what
+    /// stands in their places otherwise has no meaning. The bias is read where the head is `biased`.
+    #[fusion(default)]
+    #[allow(clippy::too_many_arguments)] // The macro takes single tensors only.
+    fn head_loss(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        biased: bool,
+        targets: IntTensor<Self>,
+        shares: FloatTensor<Self>,
+        spec: HeadSpec,
+        gradients: bool,
+    ) -> (
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+        FloatTensor<Self>,
+    ) {
+        let bias = biased.then_some(bias);
+        head::forward::<Self>(x, Head { weight, bias }, targets, shares, spec, gradients)
+    }
+
+    /// `x` times the one number of `by`, `[1]`.
+    #[fusion(default)]
+    fn scaled(x: FloatTensor<Self>, by: FloatTensor<Self>) -> FloatTensor<Self> {
+        head::scaled::<Self>(x, by)
+    }
+
+    /// See [`softcap`](crate::softcap()).
+    #[fusion(default)]
+    fn softcap(x: FloatTensor<Self>, cap: f64) -> FloatTensor<Self> {
+        compose::softcap::<Self>(x, cap)
     }
 
     /// See [`top_k`](crate::top_k).

@@ -18,17 +18,17 @@ fn peaks(args: &str) -> (f64, f64) {
 }
 
 #[rstest]
-#[case::shape_of_the_yardstick("--batch 8")]
+#[case::shape_of_the_yardstick("--batch 12")]
 #[case::layers("--layers 8")]
 #[case::sequence("--seq 1024 --batch 4 --vocab 256")]
 #[case::width("--d-model 512 --layers 3 --seq 64 --batch 4 --ffn 2048 --vocab 8192")]
 #[case::weights_above_all("--d-model 1024 --heads 16 --ffn 2048 --seq 64 --batch 2 --vocab 1024")]
-#[case::vocabulary("--vocab 16384")]
-#[case::tied("--vocab 16384 --tied")]
+#[case::vocabulary("--vocab 16384 --batch 6")]
+#[case::tied("--vocab 16384 --tied --batch 6")]
 #[case::feed_forward("--ffn 3072 --batch 4")]
 #[case::pre_norm("--placement pre --batch 8")]
 #[case::sandwich("--placement sandwich --batch 8")]
-#[case::context_norm("--placement qkvc-post --kv-heads 4 --batch 8")]
+#[case::context_norm("--placement qkvc-post --kv-heads 4 --batch 12")]
 #[case::experts("--experts 8 --top-k 2 --ffn 256 --batch 8")]
 #[case::many_experts("--experts 64 --top-k 4 --ffn 256 --seq 128")]
 #[case::accumulation("--layers 8 --batch 12 --micro-batch 4")]
@@ -36,7 +36,7 @@ fn peaks(args: &str) -> (f64, f64) {
 #[case::recomputed("--layers 8 --batch 16 --recompute block")]
 #[case::recomputed_long("--seq 1024 --batch 8 --vocab 256 --recompute block")]
 #[case::recomputed_and_accumulated("--d-model 512 --batch 12 --micro-batch 4 --recompute block")]
-#[case::muon("--optimizer muon --batch 8")]
+#[case::muon("--optimizer muon --batch 12")]
 fn the_peak_is_predicted_within_15_percent(#[case] args: &str) {
     if !cfg!(all(feature = "flex", target_os = "linux")) {
         return;

@@ -13,6 +13,7 @@ pub mod rope;
 use burn::module::Module;
 use burn::nn::Linear;
 use burn::tensor::{Device, Tensor, activation};
+use hybridnorm_kernels::softcap;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{ConfigError, positive, positive_real};
@@ -20,7 +21,6 @@ use crate::init::{Initializer, Role};
 use crate::norm::NormStyle;
 use crate::pass::Pass;
 use crate::placement::QkvNormSites;
-use crate::precision::softcap;
 use crate::trace::Op;
 use qkv_norm::{QkvNorms, apply};
 use rope::RotaryConfig;

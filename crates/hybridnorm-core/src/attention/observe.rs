@@ -1,10 +1,10 @@
 //! Entropy and largest logit of attention, in blocks of queries.
 
 use burn::tensor::{FloatDType, Tensor};
+use hybridnorm_kernels::softcap;
 
 use super::Attention;
 use crate::pass::Pass;
-use crate::precision::softcap;
 
 /// Scores that exist at once: 8 MiB in f32.
 const SCORES: usize = 1 << 21;

@@ -4,16 +4,15 @@ mod config;
 
 use burn::module::Module;
 use burn::nn::{Embedding, Linear};
-use burn::tensor::{Int, Tensor};
+use burn::tensor::{Bool, DType, Int, Tensor};
 use hybridnorm_kernels::profile::in_layer;
-use hybridnorm_kernels::project;
+use hybridnorm_kernels::{HeadSpec, head_loss, project, softcap};
 
 use crate::attention::cache::KvCache;
 use crate::block::Block;
 use crate::feed_forward::{DenseFeedForward, FeedForward};
 use crate::norm::Norm;
 use crate::pass::Pass;
-use crate::precision::softcap;
 use crate::trace::Op;
 
 pub use config::DecoderConfig;
@@ -148,6 +147,47 @@ impl<F: FeedForward> Decoder<F> {
             logits = softcap(logits, cap);
         }
         logits
+    }
+
+    /// Mean cross-entropy, in nats per token, of the head's logits on `hidden` against the tokens that follow. The logits are computed, and
+    /// differentiated, [a slice of rows](Pass::with_logit_rows) at a time: those of all rows never exist.
+    ///
+    /// # Shapes
+    /// - `hidden` `[batch, seq, d_model]`: what [`hidden`](Self::hidden) gives
+    /// - `targets` `[batch, seq]`: the token after each position; below the vocabulary's size also where ignored
+    /// - `ignored` `[batch, seq]`: true where a target costs nothing; it stays in the divisor, as it does for the authors (paper.md §3.4)
+    /// - output `[1]`, in f32, or f64 where the model is
+    pub fn loss(
+        &self,
+        hidden: Tensor<3>,
+        targets: Tensor<2, Int>,
+        ignored: Option<Tensor<2, Bool>>,
+        pass: &Pass<F::Report>,
+    ) -> Tensor<1> {
+        let [batch, seq, d_model] = hidden.dims();
+        let rows = batch * seq;
+        let (weight, bias) = match &self.head {
+            Some(head) => (head.weight.val(), head.bias.as_ref().map(|bias| bias.val())),
+            None => (self.embedding.weight.val().transpose(), None),
+        };
+        let [_, vocab] = weight.dims();
+        let dtype = match hidden.dtype() {
+            DType::F64 => DType::F64,
+            _ => DType::F32,
+        };
+        let shares = Tensor::full([rows], 1.0 / rows as f64, (&hidden.device(), dtype));
+        let shares = match ignored {
+            Some(ignored) => shares.mask_fill(ignored.reshape([rows]), 0.0),
+            None => shares,
+        };
+        let spec = HeadSpec {
+            scale: self.logit_scale.unwrap_or(1.0),
+            softcap: self.logit_softcap,
+            rows: pass.logit_rows(rows, vocab),
+            products: pass.products(),
+        };
+        let hidden = hidden.reshape([rows, d_model]);
+        head_loss(hidden, weight, bias, targets.reshape([rows]), shares, spec)
     }
 
     /// An empty cache for this model and at most `capacity` tokens.

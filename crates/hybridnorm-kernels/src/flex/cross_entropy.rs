@@ -66,7 +66,7 @@ pub(super) fn backward(
 }
 
 /// The targets as columns, all of them below `vocab`.
-fn columns(targets: &FlexTensor, vocab: usize) -> Option<Vec<usize>> {
+pub(super) fn columns(targets: &FlexTensor, vocab: usize) -> Option<Vec<usize>> {
     let targets = super::integers(targets)?;
     let columns = targets.into_iter().map(|target| {
         let column = usize::try_from(target).ok()?;

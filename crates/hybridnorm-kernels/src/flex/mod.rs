@@ -6,6 +6,7 @@ mod cross_entropy;
 mod decode;
 mod few_rows;
 mod grouped;
+mod head;
 mod product;
 mod project;
 mod qkv;
@@ -24,6 +25,7 @@ use crate::adamw::AdamWStep;
 use crate::attention::{AttentionSpec, BLOCK, Composed};
 use crate::decode::DecodeSpec;
 use crate::groups::Groups;
+use crate::head::{Head, HeadSpec, LossAndGradients};
 use crate::ops::KernelOps;
 use crate::profile::{Work, timed};
 use crate::qkv::{Constants, QkvSpec};
@@ -222,6 +224,34 @@ impl KernelOps for Flex {
             cross_entropy::backward(&logits, &targets, &both, &upstream)
         })
         .unwrap_or_else(|| crate::cross_entropy::backward::<Self>(logits, targets, both, upstream))
+    }
+
+    fn head_loss(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        biased: bool,
+        targets: IntTensor<Self>,
+        shares: FloatTensor<Self>,
+        spec: HeadSpec,
+        gradients: bool,
+    ) -> LossAndGradients<FloatTensor<Self>> {
+        let fast = match biased || reference_ops() {
+            true => None,
+            false => head::loss(&x, &weight, &targets, &shares, &spec, gradients),
+        };
+        fast.unwrap_or_else(|| {
+            let bias = biased.then_some(bias);
+            crate::head::forward::<Self>(x, Head { weight, bias }, targets, shares, spec, gradients)
+        })
+    }
+
+    fn scaled(x: FloatTensor<Self>, by: FloatTensor<Self>) -> FloatTensor<Self> {
+        // Which it nearly always is: the loss is what is differentiated.
+        match by.to_contiguous().as_slice::<f32>() {
+            Some([1.0]) => x,
+            _ => crate::head::scaled::<Self>(x, by),
+        }
     }
 
     /// Burn's sorts every row.

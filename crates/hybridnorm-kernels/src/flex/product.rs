@@ -142,41 +142,55 @@ const SHARED: usize = 192 * 192 * 192;
 
 /// `a·b`, row-major, on all cores where it is worth their while.
 pub(super) fn product_on_all_cores(a: Matrix<'_>, b: Matrix<'_>) -> Vec<f32> {
+    if a.columns == 0 {
+        return vec![0.0; a.rows * b.columns];
+    }
+    let fill = |out: &mut [MaybeUninit<f32>]| {
+        // SAFETY: it has room for m·n, and is not read.
+        unsafe { shared(out.as_mut_ptr().cast(), Into::Replace, a, b) }
+    };
+    // SAFETY: the product of matrices with an inner dimension above zero writes all of its elements.
+    unsafe { super::filled(a.rows * b.columns, fill) }
+}
+
+/// `a·b` into `out`, row-major, on all cores where it is worth their while.
+pub(super) fn multiply_on_all_cores(out: &mut [f32], into: Into, a: Matrix<'_>, b: Matrix<'_>) {
+    assert_eq!(out.len(), a.rows * b.columns, "{}×{}", a.rows, b.columns);
+    // SAFETY: it has room for m·n, and holds numbers.
+    unsafe { shared(out.as_mut_ptr(), into, a, b) }
+}
+
+/// # Safety
+/// `out` points to room for the product, which nobody else reads or writes; where the product is added, to numbers.
+unsafe fn shared(out: *mut f32, into: Into, a: Matrix<'_>, b: Matrix<'_>) {
     let (m, n, k) = (a.rows, b.columns, a.columns);
     assert_eq!(k, b.rows, "inner dimensions");
-    if k == 0 {
-        return vec![0.0; m * n];
-    }
     let parallelism = match m.saturating_mul(n).saturating_mul(k) >= SHARED {
         true => gemm::Parallelism::Rayon(0),
         false => gemm::Parallelism::None,
     };
-    let fill = |out: &mut [MaybeUninit<f32>]| {
-        // SAFETY: a's and b's last elements lie in their slices, checked when they were made, and `out` has m·n; it is not read.
-        unsafe {
-            gemm::gemm(
-                m,
-                n,
-                k,
-                out.as_mut_ptr().cast::<f32>(),
-                1,
-                n as isize,
-                false,
-                a.values.as_ptr(),
-                a.column_stride as isize,
-                a.row_stride as isize,
-                b.values.as_ptr(),
-                b.column_stride as isize,
-                b.row_stride as isize,
-                0.0,
-                1.0,
-                false,
-                false,
-                false,
-                parallelism,
-            );
-        }
-    };
-    // SAFETY: the product of matrices with an inner dimension above zero writes all of its elements.
-    unsafe { super::filled(m * n, fill) }
+    // SAFETY: a's and b's last elements lie in their slices, checked when they were made; the caller vouches for `out`.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            out,
+            1,
+            n as isize,
+            into == Into::Add,
+            a.values.as_ptr(),
+            a.column_stride as isize,
+            a.row_stride as isize,
+            b.values.as_ptr(),
+            b.column_stride as isize,
+            b.row_stride as isize,
+            1.0,
+            1.0,
+            false,
+            false,
+            false,
+            parallelism,
+        );
+    }
 }

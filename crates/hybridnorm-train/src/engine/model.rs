@@ -5,7 +5,7 @@ use burn::optim::GradientsParams;
 use burn::tensor::{Bool, Device, ExecutionError, Int, Tensor};
 use burn::train::metric::Adaptor;
 use burn::train::{InferenceStep, ItemLazy, TrainOutput, TrainStep};
-use hybridnorm_core::{ConfigError, Decoder, Pass, loss};
+use hybridnorm_core::{ConfigError, Decoder, Pass};
 use hybridnorm_moe::{FeedForwardLayer, LossConfig, ModelConfig, Routing};
 
 use super::metrics::{Evaluation, StepRecord};
@@ -22,9 +22,6 @@ pub struct LanguageModel {
     /// How a pass is divided in training.
     #[module(skip)]
     pub(super) stages: Stages,
-    /// Columns of the logits.
-    #[module(skip)]
-    pub(super) vocab: usize,
 }
 
 /// Sequences to predict, each one token longer than the model's input.
@@ -75,7 +72,6 @@ impl LanguageModel {
                 None => LossConfig::default(),
             },
             stages: Stages::default(),
-            vocab: config.decoder.padded_vocab_size,
         })
     }
 
@@ -95,7 +91,7 @@ impl LanguageModel {
 
     /// The pass to train on `batch`.
     pub(super) fn pass(&self, batch: &TokenBatch) -> Pass<Routing> {
-        batch.pass().with_products(self.stages.precision.products())
+        self.stages.on(batch.pass())
     }
 
     /// Mean cross-entropy in nats per token: positions `0..seq` predict `1..=seq`. A target that is ignored costs nothing and
@@ -105,28 +101,25 @@ impl LanguageModel {
     /// - `batch.tokens` `[batch, seq + 1]`
     /// - output `[1]`
     pub fn loss(&self, batch: TokenBatch) -> Tensor<1> {
-        let mut pass = batch.context();
+        let mut pass = batch.context().with_logit_rows(self.stages.logit_rows);
         self.loss_in(batch, &mut pass)
     }
 
     /// As [`loss`](Self::loss), in a pass of the caller's.
     pub(super) fn loss_in(&self, batch: TokenBatch, pass: &mut Pass<Routing>) -> Tensor<1> {
-        let [_, length] = batch.tokens.dims();
-        let input = batch.tokens.clone().narrow(1, 0, length - 1);
-        let target = batch.tokens.narrow(1, 1, length - 1);
-        let logits = self.decoder.forward_in(input, pass);
-        let Some(ignored) = batch.ignored else {
-            return loss::next_token_loss(logits, target);
-        };
-        let [batch, seq, vocab] = logits.dims();
-        let tokens = batch * seq;
-        loss::token_losses(
-            logits.reshape([tokens, vocab]),
-            target.reshape([tokens]),
-            Some(ignored.reshape([tokens])),
-        )
-        .nll
-        .mean()
+        let hidden = self.decoder.hidden(batch.input(), pass);
+        self.head_loss(hidden, &batch, pass)
+    }
+
+    /// The [loss](Self::loss) of `hidden`, `[batch, seq, d_model]`, the stream before the head.
+    pub(super) fn head_loss(
+        &self,
+        hidden: Tensor<3>,
+        batch: &TokenBatch,
+        pass: &Pass<Routing>,
+    ) -> Tensor<1> {
+        let ignored = batch.ignored.clone();
+        self.decoder.loss(hidden, batch.targets(), ignored, pass)
     }
 }
 
@@ -212,10 +205,8 @@ impl TrainStep for LanguageModel {
     type Output = Output<StepRecord>;
 
     fn step(&self, batch: TokenBatch) -> TrainOutput<Self::Output> {
-        let [sequences, length] = batch.tokens.dims();
-        let rows = sequences * (length - 1);
-        if self.stages.recompute == Recompute::Block || self.stages.rows(rows, self.vocab) < rows {
-            let (grads, micro_batch) = self.in_stages(&batch);
+        if self.stages.recompute == Recompute::Block {
+            let (grads, micro_batch) = self.block_by_block(&batch);
             let item = Output::MicroBatch(Box::new(micro_batch));
             return TrainOutput { grads, item };
         }
@@ -242,7 +233,7 @@ impl InferenceStep for LanguageModel {
     type Output = Output<Evaluation>;
 
     fn step(&self, batch: TokenBatch) -> Self::Output {
-        let mut pass = batch.context();
+        let mut pass = batch.context().with_logit_rows(self.stages.logit_rows);
         Output::MicroBatch(Box::new(MicroBatch {
             cross_entropy: self.loss_in(batch, &mut pass),
             balance: None,

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use hybridnorm_core::loss::token_losses;
-use hybridnorm_core::{Decoder, FeedForward, Pass};
+use hybridnorm_core::{Decoder, FeedForward, Pass, logit_rows};
 
 use super::ScoreError;
 use crate::engine::Stages;
@@ -69,7 +69,7 @@ pub(super) fn next_costs<F: FeedForward>(
     let hidden = hidden.reshape([1, total, d_model]);
     let targets = tokens.narrow(1, 1, length - 1).reshape([total]);
     let [vocab, _] = model.embedding.weight.dims();
-    let slice = stages.rows(total, vocab);
+    let slice = logit_rows(stages.logit_rows, total, vocab);
     let mut costs = Vec::with_capacity(total);
     for start in (0..total).step_by(slice) {
         let count = slice.min(total - start);

@@ -1,6 +1,6 @@
 //! Whether a run fits, and what would make it fit.
 
-use hybridnorm_core::ConfigError;
+use hybridnorm_core::{ConfigError, logit_rows};
 use thiserror::Error;
 
 use super::Workload;
@@ -102,7 +102,7 @@ impl Workload {
     fn sliced(&self, from: Knobs) -> Vec<Knobs> {
         let tokens = from.micro_batch.saturating_mul(self.seq);
         let vocab = self.model.decoder.padded_vocab_size;
-        let rows = self.stages.rows(tokens, vocab);
+        let rows = logit_rows(self.stages.logit_rows, tokens, vocab);
         (0..rows.ilog2() + 1)
             .rev()
             .map(|power| 1 << power)

@@ -76,15 +76,20 @@ impl Table<'_> {
         Operation::new("norm", width + scaled + 3.0, 2.0 * width)
     }
 
-    /// The head on one row, and the cross-entropy.
+    /// The head on one row, and its loss.
     pub fn head(&self) -> [Operation; 2] {
-        let vocab = self.decoder.padded_vocab_size as f64;
-        let capped = self.decoder.logit_softcap.map_or(0.0, |_| SOFTCAP * vocab);
-        [
-            self.linear("head", self.decoder.d_model),
-            // The logits; in the backward pass their gradient.
-            Operation::new("cross-entropy", capped + vocab, vocab),
-        ]
+        let model = self.decoder;
+        let vocab = model.padded_vocab_size as f64;
+        let biased = !model.tied && model.head_bias.unwrap_or(model.bias);
+        let loss = match model.logit_softcap {
+            // The logits, which become their gradient where they are.
+            None if !biased && self.product == 1.0 => Operation::new("loss", vocab, 0.0),
+            cap => {
+                let capped = cap.map_or(0.0, |_| SOFTCAP * vocab);
+                Operation::new("loss", capped + vocab, vocab)
+            }
+        };
+        [self.linear("head", model.d_model), loss]
     }
 
     /// A product with a matrix of `inputs` rows.

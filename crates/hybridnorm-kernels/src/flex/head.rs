@@ -1,0 +1,127 @@
+//! The head and its loss: a slice of logits is computed, made its own gradient in place, and multiplied on both sides, all in memory
+//! that the next slice uses again.
+
+use burn::backend::flex::{Flex, FlexTensor};
+use burn::backend::ops::FloatTensorOps;
+use burn::tensor::DType;
+use rayon::prelude::*;
+
+use super::cross_entropy::columns;
+use super::product::{Into, Matrix, multiply_on_all_cores, strided};
+use super::simd::{exp_and_sum, max, sum_of_exp, vectorized};
+use crate::head::{HeadSpec, LossAndGradients};
+use crate::profile::{Work, timed};
+
+/// `None` where a tensor is not f32, a target is no column, or the head does more than multiply.
+pub(super) fn loss(
+    x: &FlexTensor,
+    weight: &FlexTensor,
+    targets: &FlexTensor,
+    shares: &FlexTensor,
+    spec: &HeadSpec,
+    gradients: bool,
+) -> Option<LossAndGradients<FlexTensor>> {
+    let in_f32 = [x, weight, shares].iter().all(|x| x.dtype() == DType::F32);
+    if !in_f32 || spec.softcap.is_some() || spec.products.is_some() {
+        return None;
+    }
+    let (x, shares) = (x.to_contiguous(), shares.to_contiguous());
+    let [rows, width] = [0, 1].map(|dim| x.layout().shape()[dim]);
+    let vocab = weight.layout().shape()[1];
+    if rows == 0 || width == 0 {
+        return None;
+    }
+    let targets = columns(targets, vocab)?;
+    let (values, shares_of) = (x.as_slice::<f32>()?, shares.as_slice::<f32>()?);
+    let (weights, strides) = strided::<2>(weight)?;
+    let matrix = Matrix::new(weights, [width, vocab], strides);
+    let scale = spec.scale as f32;
+
+    let at_once = spec.rows.min(rows);
+    let mut logits = vec![0f32; at_once * vocab];
+    let mut nll = vec![0f32; rows];
+    let n = if gradients { values.len() } else { 0 };
+    let mut dx = vec![0f32; n];
+    // The gradient of a matrix that lies column after column lies so too.
+    let by_columns = strides[0] == 1 && strides[1] != 1;
+    let n = if gradients { width * vocab } else { 0 };
+    let mut dweight = vec![0f32; n];
+    for start in (0..rows).step_by(at_once) {
+        let count = at_once.min(rows - start);
+        let range = start..start + count;
+        let part = &values[start * width..][..count * width];
+        let part = Matrix::new(part, [count, width], [width, 1]);
+        let logits = &mut logits[..count * vocab];
+        timed(Work::Products, || {
+            multiply_on_all_cores(logits, Into::Replace, part, matrix)
+        });
+        timed(Work::CrossEntropy, || {
+            logits
+                .par_chunks_exact_mut(vocab)
+                .zip(&mut nll[range.clone()])
+                .zip(&targets[range.clone()])
+                .zip(&shares_of[range.clone()])
+                .for_each(|(((logits, nll), target), share)| {
+                    *nll = row(logits, *target, *share, scale, gradients);
+                });
+        });
+        if gradients {
+            timed(Work::Products, || {
+                let dlogits = Matrix::new(logits, [count, vocab], [vocab, 1]);
+                let dx = &mut dx[start * width..][..count * width];
+                multiply_on_all_cores(dx, Into::Replace, dlogits, matrix.transposed());
+                let into = if start == 0 { Into::Replace } else { Into::Add };
+                match by_columns {
+                    true => multiply_on_all_cores(&mut dweight, into, dlogits.transposed(), part),
+                    false => multiply_on_all_cores(&mut dweight, into, part.transposed(), dlogits),
+                }
+            });
+        }
+    }
+    let total: f64 = nll
+        .iter()
+        .zip(shares_of)
+        .map(|(nll, share)| f64::from(nll * share))
+        .sum();
+    let number = |x: f32| super::new(vec![x], [1], DType::F32);
+    if !gradients {
+        return Some((number(total as f32), number(0.0), number(0.0), number(0.0)));
+    }
+    let dweight = match by_columns {
+        true => Flex::float_swap_dims(super::new(dweight, [vocab, width], DType::F32), 0, 1),
+        false => super::new(dweight, [width, vocab], DType::F32),
+    };
+    Some((
+        number(total as f32),
+        super::like(dx, &x),
+        dweight,
+        number(0.0),
+    ))
+}
+
+/// The negative log-likelihood of the target, without its share. With `gradients` the logits become the gradient of the share of it in
+/// the product that `scale` multiplies.
+fn row(logits: &mut [f32], target: usize, share: f32, scale: f32, gradients: bool) -> f32 {
+    vectorized(
+        #[inline(always)]
+        || {
+            if scale != 1.0 {
+                logits.iter_mut().for_each(|x| *x *= scale);
+            }
+            let (own, most) = (logits[target], max(logits));
+            if !gradients {
+                return most + sum_of_exp(logits, most).ln() - own;
+            }
+            let sum = exp_and_sum(logits, most);
+            // What is ignored has no gradient at all.
+            if share == 0.0 {
+                logits.fill(0.0);
+            } else {
+                let factor = share * scale / sum;
+                logits.iter_mut().for_each(|x| *x *= factor);
+                logits[target] -= share * scale;
+            }
+            most + sum.ln() - own
+        },
+    )
+}
