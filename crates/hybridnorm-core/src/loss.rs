@@ -39,6 +39,8 @@ pub fn token_losses(
 
 /// Mean cross-entropy in nats per token of `logits` against the tokens that follow.
 ///
+/// [`Decoder::loss`](crate::Decoder::loss) gives the same for a fraction of the memory: it never has the logits of all tokens.
+///
 /// # Shapes
 /// - `logits` `[batch, seq, vocab]`
 /// - `targets` `[batch, seq]`: the token after each position

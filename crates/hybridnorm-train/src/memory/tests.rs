@@ -114,8 +114,8 @@ fn settings_are_named_together_where_one_is_not_enough() {
 #[test]
 fn slices_of_logits_help_where_the_vocabulary_is_large() {
     let mut workload = workload();
-    workload.model.decoder.padded_vocab_size = 16_384;
-    let text = refusal(&workload, 0.9).to_string();
+    workload.model.decoder.padded_vocab_size = 65_536;
+    let text = refusal(&workload, 0.95).to_string();
     assert!(text.contains("--logit-rows"), "{text}");
 }
 
