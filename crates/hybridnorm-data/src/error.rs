@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use hybridnorm_tokenizer::TokenizerError;
 use thiserror::Error;
 
 use super::input::READABLE;
@@ -162,41 +163,9 @@ pub enum DataError {
         reason: String,
     },
 
-    /// The tokenizer is neither `byte` nor a file.
-    #[error("unknown tokenizer `{spec}`: expected `byte` or the path of a tokenizer.json")]
-    UnknownTokenizer {
-        /// What was given.
-        spec: String,
-    },
-
-    /// A `tokenizer.json` cannot be used.
-    #[error("{} is not a usable tokenizer.json: {message}", path.display())]
-    BadTokenizer {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        message: String,
-    },
-
-    /// A tokenizer has no token that ends a document.
-    #[error("{} has no end-of-document token: looked for {looked_for}", path.display())]
-    NoEndOfDocument {
-        /// The `tokenizer.json`.
-        path: PathBuf,
-        /// The names that were looked for.
-        looked_for: String,
-    },
-
-    /// The tokenizer refused a text or a sequence of ids.
-    #[error("tokenizer {name} cannot {action}: {message}")]
-    Tokenize {
-        /// [`Tokenizer::name`](super::Tokenizer::name).
-        name: String,
-        /// `encode a document` or `decode ids`.
-        action: &'static str,
-        /// What the tokenizer said.
-        message: String,
-    },
+    /// A tokenizer cannot be had, or refuses a text.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
 
     /// No tokenizer can be learnt.
     #[error("cannot train a tokenizer: {message}")]

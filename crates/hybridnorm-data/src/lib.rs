@@ -19,7 +19,6 @@ mod corpus;
 mod document_mask;
 mod error;
 mod generated;
-mod guard;
 mod input;
 mod mixture;
 mod permutation;
@@ -31,7 +30,6 @@ mod shards;
 mod source;
 mod split;
 mod store;
-mod tokenizer;
 mod train_tokenizer;
 mod validation;
 
@@ -39,6 +37,7 @@ pub use batches::{Batches, Place, StepBatch};
 pub use corpus::{Corpus, Document, Source};
 pub use document_mask::document_numbers;
 pub use error::DataError;
+pub use hybridnorm_tokenizer::{Encoding, HuggingFace, Tokenizer, TokenizerError};
 pub use input::{Compression, Files, Format, InputFile, Reading, Record, Records, TextLines};
 pub use mixture::Mixture;
 pub use permutation::Permutation;
@@ -54,6 +53,12 @@ pub use split::{
     SplitRule, TextSplit, TokenSplit, TokenizedCorpus, VALIDATION_FRACTION, ValidationSplit,
 };
 pub use store::TokenStore;
-pub use tokenizer::{Encoding, HuggingFace, Tokenizer};
 pub use train_tokenizer::TokenizerTraining;
 pub use validation::{HeldOut, Validation, ValidationBatch};
+
+/// Words `a` and `b`, an unknown token, and a gap before the end of document at id 9.
+#[cfg(test)]
+fn tokenizer_of_words() -> Tokenizer {
+    let json = include_bytes!("../../hybridnorm-tokenizer/tests/words.json");
+    Tokenizer::from_bytes(json.to_vec(), "words.json".as_ref()).unwrap()
+}

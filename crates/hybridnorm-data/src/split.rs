@@ -247,7 +247,7 @@ mod tests {
     use rstest::rstest;
 
     use super::super::Document;
-    use super::super::tokenizer::tests::{WORDS, words};
+    use super::super::tokenizer_of_words;
     use super::*;
 
     fn corpus(texts: &[&str]) -> Corpus {
@@ -378,13 +378,12 @@ mod tests {
 
     #[test]
     fn bytes_are_those_of_the_text_under_every_tokenizer() {
-        let (_directory, tokenizer) = words(WORDS);
         let split = TextSplit {
             train: vec!["a b", "éé"],
             validation: vec!["b b"],
             rule: SplitRule::Documents,
         };
-        let tokenized = split.tokenize(&tokenizer.unwrap()).unwrap();
+        let tokenized = split.tokenize(&tokenizer_of_words()).unwrap();
         assert_eq!(
             *tokenized.train.tokens,
             TokenStore::U16(vec![0, 1, 9, 2, 9])

@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use hybridnorm_tokenizer::END_OF_DOCUMENT_NAMES;
 use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, NormalizerWrapper, PostProcessorWrapper, TokenizerBuilder};
 
 use super::shards::write_whole;
 use super::split::place;
-use super::tokenizer::END_OF_DOCUMENT_NAMES;
 use super::{DataError, Files, Reading, Record, Records, Tokenizer};
 
 /// One id per byte, and the end of a document.
@@ -110,7 +110,7 @@ impl TokenizerTraining {
             .to_string(true)
             .map_err(|error| failed(error.to_string()))?;
         write_whole(out, json.as_bytes())?;
-        Tokenizer::from_file(out)
+        Ok(Tokenizer::from_file(out)?)
     }
 
     fn check(&self) -> Result<(), DataError> {

@@ -175,7 +175,7 @@ impl Validation {
 mod tests {
     use rstest::rstest;
 
-    use super::super::tokenizer::tests::{WORDS, words};
+    use super::super::tokenizer_of_words;
     use super::super::{SplitRule, TextSplit, Tokenizer};
     use super::*;
 
@@ -194,9 +194,8 @@ mod tests {
 
     #[test]
     fn windows_follow_each_other_and_the_last_is_shorter() {
-        let (_directory, tokenizer) = words(WORDS);
         // Tokens: 0 1 9 1 9.
-        let split = split(&["a b", "b"], &tokenizer.unwrap());
+        let split = split(&["a b", "b"], &tokenizer_of_words());
         let validation = Validation::new(&split, 2, None).unwrap();
         let batches = rows(&validation, 2);
         assert_eq!(

@@ -91,3 +91,15 @@ pub(crate) fn unsupported<T>(
         reason: reason.to_string(),
     })
 }
+
+pub(crate) fn format_error(
+    path: &Path,
+    expected: &'static str,
+    reason: impl Into<String>,
+) -> InteropError {
+    InteropError::Format {
+        path: path.to_path_buf(),
+        expected,
+        reason: reason.into(),
+    }
+}

@@ -1,22 +1,18 @@
 //! A checkpoint's tensors: in one file, or in several with an index.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 
-use crate::error::InteropError;
+use crate::error::{InteropError, format_error};
+use crate::files::Files;
 use crate::tensors::{TensorFile, Tensors, View};
 
 /// The file that holds all tensors.
 pub(crate) const SINGLE: &str = "model.safetensors";
 /// The file that says which file holds which.
 pub(crate) const INDEX: &str = "model.safetensors.index.json";
-/// A JSON file longer than this is refused unread: the index of a model with 100,000 tensors has 10 MB.
-const MAX_JSON: u64 = 256 << 20;
 
 /// The tensors of a folder: `model.safetensors`, or the files that `model.safetensors.index.json` names. Memory-mapped; what was read
 /// is given back to the system.
@@ -40,24 +36,36 @@ impl TensorFolder {
     /// When a file is missing, cannot be read or is not a safetensors file; when the index names a file outside the folder, or a tensor
     /// that is not in the file it names.
     pub fn open(dir: impl AsRef<Path>) -> Result<Self, InteropError> {
-        let dir = dir.as_ref();
-        if dir.join(SINGLE).is_file() {
-            return Self::of(dir, vec![TensorFile::open(dir.join(SINGLE))?]);
+        Self::read(&mut Files::Folder(dir.as_ref().to_path_buf()))
+    }
+
+    /// Files in memory, by name, as [`open`](Self::open) takes them from a folder.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn in_memory(files: BTreeMap<String, Vec<u8>>) -> Result<Self, InteropError> {
+        Self::read(&mut Files::Held(files))
+    }
+
+    pub(crate) fn read(all: &mut Files) -> Result<Self, InteropError> {
+        let dir = all.dir().to_path_buf();
+        if all.has(SINGLE) {
+            return Self::of(&dir, vec![all.tensors(SINGLE)?]);
         }
-        let path = dir.join(INDEX);
-        if !path.is_file() {
+        let path = all.path(INDEX);
+        if !all.has(INDEX) {
             let found = ["pytorch_model.bin", "pytorch_model.bin.index.json"]
                 .into_iter()
-                .find(|name| dir.join(name).is_file());
+                .find(|name| all.has(name));
             let reason = match found {
                 Some(name) => format!(
                     "it holds {name}, which runs code when it is read: save it as safetensors (`safe_serialization=True`)"
                 ),
                 None => format!("it holds neither {SINGLE} nor {INDEX}"),
             };
-            return Err(format_error(dir, "checkpoint", reason));
+            return Err(format_error(&dir, "checkpoint", reason));
         }
-        let index: Index = json(&path, "safetensors index")?;
+        let index: Index = all.json(INDEX, "safetensors index")?;
         let mut names: Vec<&String> = index.weight_map.values().collect();
         names.sort();
         names.dedup();
@@ -68,16 +76,16 @@ impl TensorFolder {
                 "weight_map is empty",
             ));
         }
-        let open = |name: &&String| {
+        let mut open = |name: &&String| {
             let plain = Path::new(name).file_name() == Some(name.as_ref());
             if !plain || name.contains(['/', '\\']) {
                 let reason = format!("\"{name}\" is not the name of a file beside it");
                 return Err(format_error(&path, "safetensors index", reason));
             }
-            TensorFile::open(dir.join(name))
+            all.tensors(name)
         };
-        let files = names.iter().map(open).collect::<Result<_, _>>()?;
-        let folder = Self::of(dir, files)?;
+        let files = names.iter().map(&mut open).collect::<Result<_, _>>()?;
+        let folder = Self::of(&dir, files)?;
         for (tensor, file) in &index.weight_map {
             let there = folder.places.get(tensor);
             let there = there.is_some_and(|place| names.get(*place) == Some(&file));
@@ -151,38 +159,5 @@ impl Tensors for TensorFolder {
         if let Ok(file) = self.file(name) {
             file.release(name);
         }
-    }
-}
-
-/// Reads a JSON file.
-pub(crate) fn json<T: DeserializeOwned>(
-    path: &Path,
-    expected: &'static str,
-) -> Result<T, InteropError> {
-    let read = |source| InteropError::Read {
-        path: path.to_path_buf(),
-        source,
-    };
-    let mut text = Vec::new();
-    let file = File::open(path).map_err(read)?;
-    file.take(MAX_JSON + 1)
-        .read_to_end(&mut text)
-        .map_err(read)?;
-    if text.len() as u64 > MAX_JSON {
-        let reason = format!("it is longer than {MAX_JSON} bytes");
-        return Err(format_error(path, expected, reason));
-    }
-    serde_json::from_slice(&text).map_err(|error| format_error(path, expected, error.to_string()))
-}
-
-pub(crate) fn format_error(
-    path: &Path,
-    expected: &'static str,
-    reason: impl Into<String>,
-) -> InteropError {
-    InteropError::Format {
-        path: path.to_path_buf(),
-        expected,
-        reason: reason.into(),
     }
 }

@@ -38,6 +38,7 @@
 
 mod error;
 pub mod export;
+mod files;
 mod folder;
 pub mod hugging_face;
 mod layout;

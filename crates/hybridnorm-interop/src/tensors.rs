@@ -1,6 +1,7 @@
 //! Memory-mapped safetensors files.
 
 use std::fs::File;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{TensorData, bf16, f16};
@@ -76,11 +77,31 @@ pub trait Tensors {
     fn release(&self, name: &str);
 }
 
+/// The bytes of a file.
+#[derive(Debug)]
+enum Bytes {
+    /// Memory-mapped.
+    Map(Mmap),
+    /// Read already.
+    Held(Vec<u8>),
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Map(map) => map,
+            Self::Held(bytes) => bytes,
+        }
+    }
+}
+
 /// An open safetensors file. Tensors are read from the memory map when they are asked for.
 #[derive(Debug)]
 pub struct TensorFile {
     path: PathBuf,
-    map: Mmap,
+    bytes: Bytes,
     header: usize,
     metadata: Metadata,
 }
@@ -100,16 +121,28 @@ impl TensorFile {
         // SAFETY: the map is only read. A file that another process cuts short while it is open can still end the
         // program, as with every memory map.
         let map = unsafe { Mmap::map(&file) }.map_err(read)?;
+        Self::of(path, Bytes::Map(map))
+    }
+
+    /// The contents of a safetensors file; `path` is what it is called.
+    ///
+    /// # Errors
+    /// When it is not a safetensors file.
+    pub fn from_bytes(path: impl AsRef<Path>, bytes: Vec<u8>) -> Result<Self, InteropError> {
+        Self::of(path.as_ref().to_path_buf(), Bytes::Held(bytes))
+    }
+
+    fn of(path: PathBuf, bytes: Bytes) -> Result<Self, InteropError> {
         let format = |reason: safetensors::SafeTensorError| InteropError::Format {
             path: path.clone(),
             expected: "safetensors",
             reason: reason.to_string(),
         };
-        SafeTensors::deserialize(&map).map_err(format)?;
-        let (header, metadata) = SafeTensors::read_metadata(&map).map_err(format)?;
+        SafeTensors::deserialize(&bytes).map_err(format)?;
+        let (header, metadata) = SafeTensors::read_metadata(&bytes).map_err(format)?;
         Ok(Self {
             path,
-            map,
+            bytes,
             header: header + 8,
             metadata,
         })
@@ -137,10 +170,10 @@ impl TensorFile {
 
     /// Bytes of all tensors together.
     pub fn bytes(&self) -> u64 {
-        (self.map.len() - self.header) as u64
+        (self.bytes.len() - self.header) as u64
     }
 
-    /// Where a tensor's bytes lie in the map.
+    /// Where a tensor's bytes lie in the file.
     fn place(&self, name: &str) -> Option<std::ops::Range<usize>> {
         let (start, end) = self.metadata.info(name)?.data_offsets;
         Some(self.header + start..self.header + end)
@@ -191,7 +224,7 @@ impl Tensors for TensorFile {
         let view = View {
             dtype: info.dtype,
             shape: &info.shape,
-            bytes: &self.map[place],
+            bytes: &self.bytes[place],
         };
         match view.is_readable() {
             true => Ok(view),
@@ -205,11 +238,11 @@ impl Tensors for TensorFile {
 
     fn release(&self, name: &str) {
         #[cfg(unix)]
-        if let Some(place) = self.place(name) {
+        if let (Bytes::Map(map), Some(place)) = (&self.bytes, self.place(name)) {
             // SAFETY: the pages of a shared map that nobody writes to hold what the file holds: they are read again when they are
             // touched again. A refusal leaves them where they are.
             let _ = unsafe {
-                self.map.unchecked_advise_range(
+                map.unchecked_advise_range(
                     memmap2::UncheckedAdvice::DontNeed,
                     place.start,
                     place.len(),

@@ -1,6 +1,7 @@
 //! Published folders: whole, in shards, in other types and spellings, damaged, hostile. The models are those that transformers made for
 //! `verify`, which holds their numbers.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -151,6 +152,35 @@ fn shards_are_the_whole() {
     folder.shard();
     assert_eq!(numbers(&folder), whole);
     assert_eq!(folder.open().unwrap().tensors().files(), 2);
+}
+
+/// Where there is no file system, files by name are read as those of a folder are, and refused as they are.
+#[test]
+fn a_folder_may_lie_in_memory() {
+    let folder = Folder::of("hf_qwen3_moe");
+    folder.shard();
+    let held = || -> BTreeMap<String, Vec<u8>> {
+        let entries = fs::read_dir(folder.0.path()).unwrap().map(|entry| {
+            let entry = entry.unwrap();
+            let name = entry.file_name().into_string().unwrap();
+            (name, fs::read(entry.path()).unwrap())
+        });
+        entries.collect()
+    };
+    let model = Pretrained::in_memory(held()).unwrap();
+    let found = parameters(&model.load(&any_device()).unwrap());
+    let found: Vec<f64> = found.into_values().flatten().collect();
+    assert_eq!(found, numbers(&folder));
+    for name in ["config.json", "model-00002-of-00002.safetensors"] {
+        let mut files = held();
+        files.remove(name);
+        let error = Pretrained::in_memory(files).unwrap_err().to_string();
+        assert_eq!(error, format!("cannot read {name}: there is no such file"));
+        let mut files = held();
+        files.insert(name.to_string(), b"{".to_vec());
+        let error = Pretrained::in_memory(files).unwrap_err().to_string();
+        assert!(error.starts_with(name), "{error}");
+    }
 }
 
 #[rstest]

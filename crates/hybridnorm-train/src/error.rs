@@ -7,7 +7,7 @@ use hybridnorm_core::ConfigError;
 use hybridnorm_interop::InteropError;
 
 use crate::checkpoint::CheckpointError;
-use crate::data::DataError;
+use crate::data::{DataError, TokenizerError};
 use crate::device::DeviceError;
 use crate::engine::TrainError;
 use crate::eval::ScoreError;
@@ -53,6 +53,9 @@ pub enum Error {
     /// The data cannot be used.
     #[error(transparent)]
     Data(#[from] DataError),
+    /// The tokenizer cannot be used.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
     /// The device cannot be used.
     #[error(transparent)]
     Device(#[from] DeviceError),
@@ -181,6 +184,7 @@ impl From<QuestionsError> for Error {
     fn from(error: QuestionsError) -> Self {
         match error {
             QuestionsError::Data(error) => error.into(),
+            QuestionsError::Tokenizer(error) => error.into(),
             QuestionsError::Line(error) => error.into(),
         }
     }
@@ -211,6 +215,7 @@ impl Error {
             | Self::Config(_)
             | Self::ConfigFile { .. }
             | Self::Data(_)
+            | Self::Tokenizer(_)
             | Self::Device(_)
             | Self::Memory(_)
             | Self::Line(_)
@@ -223,9 +228,11 @@ impl Error {
             Self::Export(ExportError::Checkpoint(error)) => checkpoint_code(error),
             Self::Export(ExportError::Parity { .. } | ExportError::Device(_)) => 1,
             Self::Export(_) => 2,
-            Self::Score(ScoreError::Data(_) | ScoreError::TooLong { .. }) => 2,
+            Self::Score(
+                ScoreError::Data(_) | ScoreError::Tokenizer(_) | ScoreError::TooLong { .. },
+            ) => 2,
             Self::Generate(
-                GenerateError::Config(_) | GenerateError::Data(_) | GenerateError::Chat { .. },
+                GenerateError::Config(_) | GenerateError::Tokenizer(_) | GenerateError::Chat { .. },
             ) => 2,
             Self::Report(ReportError::Drawing { .. }) => 1,
             Self::Report(_) => 2,

@@ -14,7 +14,7 @@ use crate::data::Tokenizer;
 use crate::engine::{CHECKPOINTS, CONFIG, Stages, stored_config};
 use crate::error::Error;
 use crate::eval::Examinee;
-use crate::generate::{ChatTemplate, Generator, Message};
+use crate::generate::{ChatTemplate, Edges, Generator, Message};
 use crate::hub;
 use crate::run::RunConfig;
 
@@ -34,12 +34,8 @@ pub struct TrainedModel {
     pub context: usize,
     /// Whether it was trained to see its own document only.
     pub document_mask: bool,
-    /// Ids that stand before every text.
-    pub start: Vec<u32>,
-    /// What stands before a text's first token where nothing else does: `start`, or the token that begins or ends a document.
-    pub blank: Vec<u32>,
-    /// Ids that end a text.
-    pub ends: Vec<u32>,
+    /// The ids before a text and after it.
+    pub edges: Edges,
     /// What a user should know: checkpoints that were passed over.
     pub notes: Vec<String>,
     folder: PathBuf,
@@ -127,9 +123,7 @@ impl TrainedModel {
             tokenizer,
             context: config.training.seq,
             document_mask: config.data.document_mask,
-            start: vec![end],
-            blank: vec![end],
-            ends: vec![end],
+            edges: Edges::of_documents(end),
             notes: Vec::new(),
             folder: generation.dir.clone(),
         })
@@ -156,29 +150,12 @@ impl TrainedModel {
             file if file.is_file() => json(&file)?,
             _ => Map::new(),
         };
-        let named = |name: &str| {
-            let of = |config: &Map<String, Value>| config.get(name).map(ids).unwrap_or_default();
-            [of(&generation), of(&config)].concat()
-        };
-        let mut ends = named("eos_token_id");
-        ends.extend(tokenizer.end_of_document().ok());
-        ends.sort_unstable();
-        ends.dedup();
-        let start = tokenizer.frame()?;
-        let alone = named("bos_token_id")
-            .into_iter()
-            .chain(ends.first().copied())
-            .next();
+        let edges = Edges::of_published(&tokenizer, &config, &generation)?;
         Ok(Self {
             decoder,
             context: pretrained.config().decoder.max_seq_len,
             document_mask: false,
-            blank: match start.is_empty() {
-                true => alone.into_iter().collect(),
-                false => start.clone(),
-            },
-            start,
-            ends,
+            edges,
             tokenizer,
             notes: Vec::new(),
             folder: path.to_path_buf(),
@@ -191,7 +168,7 @@ impl TrainedModel {
             model: &self.decoder,
             tokenizer: &self.tokenizer,
             window: self.context,
-            ends: &self.ends,
+            ends: &self.edges.ends,
         }
     }
 
@@ -206,8 +183,8 @@ impl TrainedModel {
             model: &self.decoder,
             tokenizer: &self.tokenizer,
             context: self.context,
-            start: &self.start,
-            blank: &self.blank,
+            start: &self.edges.start,
+            blank: &self.edges.blank,
             batch,
             stages,
             device,
@@ -219,12 +196,7 @@ impl TrainedModel {
     /// # Errors
     /// When the tokenizer refuses the text.
     pub fn prompt(&self, text: &str) -> Result<Vec<u32>, Error> {
-        let mut ids = self.start.clone();
-        ids.extend(self.tokenizer.encode(text)?);
-        Ok(match ids.is_empty() {
-            true => self.blank.clone(),
-            false => ids,
-        })
+        Ok(self.edges.prompt(&self.tokenizer, text)?)
     }
 
     /// The template that the tokenizer's folder has for conversations.
@@ -261,13 +233,4 @@ fn json(path: &Path) -> Result<Map<String, Value>, InteropError> {
         expected: "JSON",
         reason: error.to_string(),
     })
-}
-
-/// One id, or a list of them.
-fn ids(value: &Value) -> Vec<u32> {
-    let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
-    match value {
-        Value::Array(values) => values.iter().filter_map(id).collect(),
-        value => id(value).into_iter().collect(),
-    }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
+use hybridnorm_tokenizer::guarded;
 use parquet::basic::Type;
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
 use parquet::data_type::{ByteArray, ByteArrayType};
@@ -14,7 +15,6 @@ use parquet::errors::{ParquetError, Result as ParquetResult};
 use parquet::file::reader::{ChunkReader, FileReader, Length, SerializedFileReader};
 
 use super::{DataError, InputFile, Reading, Record};
-use crate::guard::guarded;
 
 /// The column that is read, as in `.jsonl`.
 const COLUMN: &str = "text";

@@ -65,7 +65,7 @@ impl HeldOutShard {
     /// The bytes behind the tokens `range`, counted from the first of the shard.
     fn text_of(&self, range: Range<u64>) -> Result<Vec<u8>, DataError> {
         let before = |position: u64| match position.checked_sub(1) {
-            None => Ok(0),
+            None => Ok::<u64, DataError>(0),
             Some(last) => {
                 let mut end = [0; 8];
                 read(&self.ends, &mut end, last * 8)?;

@@ -61,7 +61,7 @@ pub fn tokenizer(bytes: &[u8]) {
             }
             let _ = tokenizer.end_of_document();
         }
-        Err(error) => names(&error, "tokenizer.json"),
+        Err(error) => names(&error.into(), "tokenizer.json"),
     }
 }
 

@@ -1,5 +1,6 @@
 //! A folder as the Hub has it.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
@@ -9,12 +10,14 @@ use serde_json::{Map, Value};
 
 use super::{Architecture, Imported, import};
 use crate::error::{InteropError, unsupported};
-use crate::folder::{TensorFolder, json};
+use crate::files::Files;
+use crate::folder::TensorFolder;
 use crate::load::{check, load};
 use crate::names::NameMap;
 use crate::tensors::Tensors;
 
 const CONFIG: &str = "config.json";
+const EXPECTED: &str = "Hugging Face configuration";
 const TOKENIZER: &str = "tokenizer.json";
 /// What a tied model's file may hold a second time.
 const HEAD: &str = "lm_head.weight";
@@ -36,11 +39,22 @@ impl Pretrained {
     /// # Errors
     /// When a file is missing, damaged or hostile; when the architecture or one of its options cannot be expressed: names the field.
     pub fn open(dir: impl AsRef<Path>) -> Result<Self, InteropError> {
-        let dir = dir.as_ref().to_path_buf();
-        let imported = import(&Self::config_of(&dir)?)?;
-        let tensors = TensorFolder::open(&dir)?;
+        Self::read(Files::Folder(dir.as_ref().to_path_buf()))
+    }
+
+    /// A folder's files in memory, by name: where there is no file system, as in a browser.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn in_memory(files: BTreeMap<String, Vec<u8>>) -> Result<Self, InteropError> {
+        Self::read(Files::Held(files))
+    }
+
+    fn read(mut files: Files) -> Result<Self, InteropError> {
+        let imported = import(&files.json(CONFIG, EXPECTED)?)?;
+        let tensors = TensorFolder::read(&mut files)?;
         Ok(Self {
-            dir,
+            dir: files.dir().to_path_buf(),
             imported,
             tensors,
         })
@@ -51,10 +65,10 @@ impl Pretrained {
     /// # Errors
     /// When it is missing, or no JSON object.
     pub fn config_of(dir: &Path) -> Result<Map<String, Value>, InteropError> {
-        json(&dir.join(CONFIG), "Hugging Face configuration")
+        Files::Folder(dir.to_path_buf()).json(CONFIG, EXPECTED)
     }
 
-    /// The folder.
+    /// The folder; empty in memory.
     pub fn dir(&self) -> &Path {
         &self.dir
     }

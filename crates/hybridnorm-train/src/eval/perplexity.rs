@@ -5,7 +5,7 @@ use hybridnorm_core::{Decoder, FeedForward, Pass};
 use thiserror::Error;
 
 use super::costs::next_costs;
-use crate::data::{DataError, Validation, ValidationBatch};
+use crate::data::{DataError, TokenizerError, Validation, ValidationBatch};
 use crate::engine::{Stages, documents};
 
 /// Why a model could not be scored.
@@ -14,6 +14,9 @@ pub enum ScoreError {
     /// The windows cannot be batched.
     #[error(transparent)]
     Data(#[from] DataError),
+    /// The tokenizer refuses a text.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
     /// The device failed.
     #[error("the device failed while losses were read: {0}")]
     Device(String),

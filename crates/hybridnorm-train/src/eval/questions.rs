@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::requests::Requests;
-use crate::data::{DataError, TextLines};
+use crate::data::{DataError, TextLines, TokenizerError};
 use crate::error::BadLine;
 
 /// No line is longer: a few questions of the longest published contexts.
@@ -28,6 +28,9 @@ pub enum QuestionsError {
     /// The file cannot be read.
     #[error(transparent)]
     Data(#[from] DataError),
+    /// The tokenizer cannot be used.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
     /// A line is not what it should be.
     #[error(transparent)]
     Line(#[from] BadLine),

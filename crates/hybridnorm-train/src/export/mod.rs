@@ -17,7 +17,7 @@ use hybridnorm_interop::hugging_face::Architecture;
 use hybridnorm_interop::{InteropError, Pretrained};
 
 use crate::checkpoint::CheckpointError;
-use crate::data::DataError;
+use crate::data::{DataError, TokenizerError};
 use crate::engine::TrainError;
 pub use parity::Parity;
 pub use source::Source;
@@ -123,6 +123,9 @@ pub enum ExportError {
     /// The tokenizer cannot be used.
     #[error(transparent)]
     Data(#[from] DataError),
+    /// The tokenizer refuses its own vocabulary.
+    #[error(transparent)]
+    Tokenize(#[from] TokenizerError),
     /// The model cannot be expressed, or files cannot be written.
     #[error(transparent)]
     Interop(#[from] InteropError),

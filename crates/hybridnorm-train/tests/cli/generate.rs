@@ -155,7 +155,7 @@ fn a_hugging_face_folder_writes_and_chats() {
 
     let model = TrainedModel::open(TINY_MIXTRAL.as_ref(), None, &any_device()).unwrap();
     assert_eq!(
-        (model.context, &model.ends[..], &model.blank[..]),
+        (model.context, &model.edges.ends[..], &model.edges.blank[..]),
         (64, &[1][..], &[0][..])
     );
     let ids: Vec<u32> = serde_json::from_value(generation["prompt_ids"].clone()).unwrap();

@@ -4,12 +4,11 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::DataError;
+use super::TokenizerError;
 use super::guard::guarded;
 
 /// What a `tokenizer.json` may call the token that ends a document, in order of preference.
-pub(super) const END_OF_DOCUMENT_NAMES: [&str; 4] =
-    ["<|endoftext|>", "</s>", "<eos>", "<|end_of_text|>"];
+pub const END_OF_DOCUMENT_NAMES: [&str; 4] = ["<|endoftext|>", "</s>", "<eos>", "<|end_of_text|>"];
 /// A larger `tokenizer.json` is none; the largest published ones have some 40 MB.
 const MAX_FILE_BYTES: u64 = 256 << 20;
 /// Ids are below it: an embedding table has a row for each, and the largest published ones have some 260,000.
@@ -54,7 +53,7 @@ impl Tokenizer {
     /// # Errors
     ///
     /// The spec is neither, or the file is not a tokenizer.
-    pub fn from_spec(spec: &str) -> Result<Self, DataError> {
+    pub fn from_spec(spec: &str) -> Result<Self, TokenizerError> {
         if spec == "byte" {
             return Ok(Self::Byte);
         }
@@ -62,7 +61,7 @@ impl Tokenizer {
         if path.is_file() {
             return Self::from_file(path);
         }
-        Err(DataError::UnknownTokenizer {
+        Err(TokenizerError::Unknown {
             spec: spec.to_owned(),
         })
     }
@@ -75,15 +74,27 @@ impl Tokenizer {
     /// # Errors
     ///
     /// The file cannot be read or is not a tokenizer with at least one token.
-    pub fn from_file(path: &Path) -> Result<Self, DataError> {
-        let bad = |message: String| DataError::BadTokenizer {
-            path: path.to_owned(),
-            message,
-        };
+    pub fn from_file(path: &Path) -> Result<Self, TokenizerError> {
         let mut bytes = Vec::new();
         File::open(path)
             .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes))
-            .map_err(|source| DataError::read(path, source))?;
+            .map_err(|source| TokenizerError::Read {
+                path: path.to_owned(),
+                source,
+            })?;
+        Self::from_bytes(bytes, path)
+    }
+
+    /// Reads the contents of a `tokenizer.json`; `path` is what it is called.
+    ///
+    /// # Errors
+    ///
+    /// As [`Tokenizer::from_file`].
+    pub fn from_bytes(bytes: Vec<u8>, path: &Path) -> Result<Self, TokenizerError> {
+        let bad = |message: String| TokenizerError::Bad {
+            path: path.to_owned(),
+            message,
+        };
         if bytes.len() as u64 > MAX_FILE_BYTES {
             return Err(bad(format!("it has more than {MAX_FILE_BYTES} bytes")));
         }
@@ -122,7 +133,7 @@ impl Tokenizer {
     /// # Errors
     ///
     /// The tokenizer refuses the text; the byte tokenizer never does.
-    pub fn encode(&self, text: &str) -> Result<Vec<u32>, DataError> {
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
         match self {
             Self::Byte => Ok(text.bytes().map(u32::from).collect()),
             Self::HuggingFace(tokenizer) => guarded(|| tokenizer.inner.encode_fast(text, false))
@@ -136,7 +147,7 @@ impl Tokenizer {
     /// # Errors
     ///
     /// As [`Tokenizer::encode`].
-    pub fn encode_with_special(&self, text: &str) -> Result<Vec<u32>, DataError> {
+    pub fn encode_with_special(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
         let Self::HuggingFace(tokenizer) = self else {
             return self.encode(text);
         };
@@ -152,7 +163,7 @@ impl Tokenizer {
     /// # Errors
     ///
     /// The tokenizer refuses the empty text.
-    pub fn frame(&self) -> Result<Vec<u32>, DataError> {
+    pub fn frame(&self) -> Result<Vec<u32>, TokenizerError> {
         match self {
             Self::Byte => Ok(Vec::new()),
             Self::HuggingFace(tokenizer) => guarded(|| tokenizer.inner.encode_fast("", true))
@@ -166,7 +177,7 @@ impl Tokenizer {
     /// # Errors
     ///
     /// As [`Tokenizer::encode`].
-    pub fn encode_with_ends(&self, text: &str) -> Result<Encoding, DataError> {
+    pub fn encode_with_ends(&self, text: &str) -> Result<Encoding, TokenizerError> {
         match self {
             Self::Byte => Ok(Encoding {
                 ids: self.encode(text)?,
@@ -201,7 +212,7 @@ impl Tokenizer {
     /// # Errors
     ///
     /// The tokenizer's decoder refuses the ids; the byte tokenizer never does.
-    pub fn decode(&self, ids: &[u32]) -> Result<String, DataError> {
+    pub fn decode(&self, ids: &[u32]) -> Result<String, TokenizerError> {
         match self {
             Self::Byte => {
                 let bytes: Vec<u8> = ids.iter().filter_map(|&id| u8::try_from(id).ok()).collect();
@@ -227,13 +238,13 @@ impl Tokenizer {
     /// # Errors
     ///
     /// The tokenizer knows none of them.
-    pub fn end_of_document(&self) -> Result<u32, DataError> {
+    pub fn end_of_document(&self) -> Result<u32, TokenizerError> {
         match self {
             Self::Byte => Ok(BYTE_END_OF_DOCUMENT),
             Self::HuggingFace(tokenizer) => {
                 tokenizer
                     .end_of_document
-                    .ok_or_else(|| DataError::NoEndOfDocument {
+                    .ok_or_else(|| TokenizerError::NoEndOfDocument {
                         path: tokenizer.path.clone(),
                         looked_for: END_OF_DOCUMENT_NAMES.join(", "),
                     })
@@ -276,8 +287,8 @@ impl Tokenizer {
         }
     }
 
-    fn refusal(&self, action: &'static str, message: String) -> DataError {
-        DataError::Tokenize {
+    fn refusal(&self, action: &'static str, message: String) -> TokenizerError {
+        TokenizerError::Tokenize {
             name: self.name(),
             action,
             message,
@@ -286,23 +297,14 @@ impl Tokenizer {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
 
     /// Words `a` and `b`, an unknown token, and a gap before the end of document at id 9. It asks for truncation to
     /// one token and for padding to six, both of which must be ignored.
-    pub(crate) const WORDS: &str = r#"{
-        "version": "1.0",
-        "truncation": {"direction": "Right", "max_length": 1, "strategy": "LongestFirst", "stride": 0},
-        "padding": {"strategy": {"Fixed": 6}, "direction": "Right", "pad_to_multiple_of": null,
-                    "pad_id": 0, "pad_type_id": 0, "pad_token": "a"},
-        "added_tokens": [{"id": 9, "content": "</s>", "single_word": false, "lstrip": false, "rstrip": false,
-                          "normalized": false, "special": true}],
-        "normalizer": null, "pre_tokenizer": {"type": "WhitespaceSplit"}, "post_processor": null, "decoder": null,
-        "model": {"type": "WordLevel", "vocab": {"a": 0, "b": 1, "?": 2, "</s>": 9}, "unk_token": "?"}
-    }"#;
+    const WORDS: &str = include_str!("../tests/words.json");
 
-    pub(crate) fn words(json: &str) -> (tempfile::TempDir, Result<Tokenizer, DataError>) {
+    fn words(json: &str) -> (tempfile::TempDir, Result<Tokenizer, TokenizerError>) {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("tokenizer.json");
         std::fs::write(&path, json).unwrap();
@@ -383,12 +385,9 @@ pub(super) mod tests {
     #[test]
     fn a_bad_spec_or_file_is_refused() {
         let error = Tokenizer::from_spec("gpt-2").unwrap_err();
-        assert!(
-            matches!(error, DataError::UnknownTokenizer { .. }),
-            "{error}"
-        );
+        assert!(matches!(error, TokenizerError::Unknown { .. }), "{error}");
         let (_directory, tokenizer) = words("{\"version\": 3");
         let error = tokenizer.unwrap_err();
-        assert!(matches!(error, DataError::BadTokenizer { .. }), "{error}");
+        assert!(matches!(error, TokenizerError::Bad { .. }), "{error}");
     }
 }

@@ -2,6 +2,7 @@ use burn::tensor::Device;
 use hybridnorm_core::{DecoderConfig, FeedForward};
 use hybridnorm_moe::{ModelConfig, SparseConfig};
 use hybridnorm_testing::{any_device, apply, every_device};
+use hybridnorm_tokenizer::Tokenizer;
 
 use super::*;
 

@@ -1,56 +1,16 @@
-//! Text from a model: a key/value cache, sampling, several texts side by side, stop strings, chat templates, and streaming that never
-//! cuts a character in two.
+//! Several texts side by side, token by token.
 
-mod chat;
-mod sampling;
-mod stop;
-mod stream;
-mod texts;
+use std::time::Duration;
 
-use std::time::{Duration, Instant};
-
-use crate::data::{DataError, Tokenizer};
-use burn::tensor::TensorReadError;
 use hybridnorm_core::{ConfigError, Decoder, FeedForward};
+use hybridnorm_tokenizer::Tokenizer;
+use web_time::Instant;
 
-pub use chat::{ChatTemplate, Message};
-pub(crate) use sampling::argmax;
-pub use sampling::{Sampler, Sampling};
-use stop::Stops;
-use stream::TextStream;
-pub use texts::Texts;
-
-/// Why no text could be generated.
-#[derive(Debug, thiserror::Error)]
-pub enum GenerateError {
-    /// A parameter is out of range, or a prompt too long.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// The tokenizer refused the prompt or the ids.
-    #[error(transparent)]
-    Data(#[from] DataError),
-    /// The device failed.
-    #[error("the device failed while logits were read: {0}")]
-    Device(#[from] TensorReadError),
-    /// The model computed no numbers.
-    #[error(
-        "text {text}, after {tokens} tokens: no logit is a finite number: the model's weights or the device are damaged"
-    )]
-    NotFinite {
-        /// The text, counted from 1.
-        text: usize,
-        /// Tokens that were generated.
-        tokens: usize,
-    },
-    /// A chat template cannot be used.
-    #[error("{place}: {reason}")]
-    Chat {
-        /// The file.
-        place: String,
-        /// What is wrong.
-        reason: String,
-    },
-}
+use crate::error::GenerateError;
+use crate::sampling::{Sampler, Sampling};
+use crate::stop::Stops;
+use crate::stream::TextStream;
+use crate::texts::{Texts, now};
 
 /// A model that writes.
 #[derive(Debug)]
@@ -194,12 +154,29 @@ impl<F: FeedForward + Sync> Generator<'_, F> {
         settings: &Settings,
         mut emit: impl FnMut(usize, Event) -> bool,
     ) -> Result<Report, GenerateError> {
+        let emit = async |index, event| emit(index, event);
+        now(
+            &self.model.embedding.weight.val().device(),
+            self.run_async(prompts, settings, emit),
+        )
+    }
+
+    /// The same where nothing may be waited for, as for a GPU in a browser.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub async fn run_async(
+        &self,
+        prompts: &[Vec<u32>],
+        settings: &Settings,
+        mut emit: impl AsyncFnMut(usize, Event) -> bool,
+    ) -> Result<Report, GenerateError> {
         settings.validate()?;
         prompts.iter().try_for_each(|prompt| self.check(prompt))?;
         let mut report = Report::default();
         let numbered: Vec<(usize, &Vec<u32>)> = prompts.iter().enumerate().collect();
         for batch in numbered.chunks(settings.batch) {
-            if !self.write(batch, settings, &mut report, &mut emit)? {
+            if !self.write(batch, settings, &mut report, &mut emit).await? {
                 break;
             }
         }
@@ -207,12 +184,12 @@ impl<F: FeedForward + Sync> Generator<'_, F> {
     }
 
     /// One batch. False where `emit` has had enough.
-    fn write(
+    async fn write(
         &self,
         prompts: &[(usize, &Vec<u32>)],
         settings: &Settings,
         report: &mut Report,
-        emit: &mut impl FnMut(usize, Event) -> bool,
+        emit: &mut impl AsyncFnMut(usize, Event) -> bool,
     ) -> Result<bool, GenerateError> {
         let longest = prompts.iter().map(|(_, prompt)| prompt.len()).max();
         let longest = longest.unwrap_or(0).saturating_add(settings.tokens);
@@ -221,13 +198,13 @@ impl<F: FeedForward + Sync> Generator<'_, F> {
         for &(index, prompt) in prompts {
             if settings.tokens == 0 {
                 let (ending, tokens) = (Ending::Length, 0);
-                if !emit(index, Event::Ended { ending, tokens }) {
+                if !emit(index, Event::Ended { ending, tokens }).await {
                     return Ok(false);
                 }
                 continue;
             }
             let began = Instant::now();
-            logits.push(texts.begin(prompt)?);
+            logits.push(texts.begin_async(prompt).await?);
             report.prefill += began.elapsed();
             report.prompt_tokens += prompt.len();
             writing.push(Writing {
@@ -248,7 +225,7 @@ impl<F: FeedForward + Sync> Generator<'_, F> {
             for (row, (writing, logits)) in writing.iter_mut().zip(&mut logits).enumerate() {
                 report.tokens += 1;
                 let (text, ending) = self.choose(writing, logits, settings.tokens)?;
-                if !text.is_empty() && !emit(writing.index, Event::Text(text)) {
+                if !text.is_empty() && !emit(writing.index, Event::Text(text)).await {
                     return Ok(false);
                 }
                 let Some(ending) = ending else {
@@ -256,7 +233,7 @@ impl<F: FeedForward + Sync> Generator<'_, F> {
                     continue;
                 };
                 let tokens = writing.written;
-                if !emit(writing.index, Event::Ended { ending, tokens }) {
+                if !emit(writing.index, Event::Ended { ending, tokens }).await {
                     return Ok(false);
                 }
             }
@@ -274,7 +251,7 @@ impl<F: FeedForward + Sync> Generator<'_, F> {
                 .iter()
                 .filter_map(|text| text.ids.last().copied())
                 .collect();
-            logits = texts.step(&next)?;
+            logits = texts.step_async(&next).await?;
             report.decoded += next.len();
             report.decode += began.elapsed();
         }
@@ -324,35 +301,3 @@ impl<F: FeedForward + Sync> Generator<'_, F> {
         Ok((text, Some(Ending::Length)))
     }
 }
-
-/// The `n` most likely tokens after `prompt`, one after the other, among the first `vocab_width` logits.
-///
-/// # Errors
-/// When the device fails.
-pub fn greedy<F: FeedForward + Sync>(
-    model: &Decoder<F>,
-    prompt: &[u32],
-    n: usize,
-    use_cache: bool,
-    vocab_width: usize,
-) -> Result<Vec<u32>, GenerateError> {
-    let texts = Texts::new(model, prompt.len() + n, prompt.len() + n);
-    let mut texts = match use_cache {
-        true => texts,
-        false => texts.without_cache(),
-    };
-    let mut found = Vec::with_capacity(n);
-    let mut logits = texts.begin(prompt)?;
-    while found.len() < n {
-        logits.truncate(vocab_width);
-        let next = argmax(&logits) as u32;
-        found.push(next);
-        if found.len() < n {
-            logits = texts.step(&[next])?.concat();
-        }
-    }
-    Ok(found)
-}
-
-#[cfg(test)]
-mod tests;

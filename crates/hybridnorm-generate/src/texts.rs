@@ -1,10 +1,10 @@
 //! Texts in the making, side by side: token ids in, the logits of the next tokens out.
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorData, TensorReadError, try_read_sync};
 use hybridnorm_core::{Decoder, FeedForward, KvCache, Pass};
 use hybridnorm_kernels::on_pool;
 
-use super::GenerateError;
+use crate::error::GenerateError;
 
 /// Texts in the making: feeds tokens to a model and gives the logits of the next.
 ///
@@ -51,12 +51,23 @@ impl<'a, F: FeedForward + Sync> Texts<'a, F> {
     /// # Panics
     /// When there are no ids.
     pub fn begin(&mut self, ids: &[u32]) -> Result<Vec<f32>, GenerateError> {
+        now(&self.device.clone(), self.begin_async(ids))
+    }
+
+    /// [`begin`](Self::begin) where nothing may be waited for.
+    ///
+    /// # Errors
+    /// When the device fails.
+    ///
+    /// # Panics
+    /// When there are no ids.
+    pub async fn begin_async(&mut self, ids: &[u32]) -> Result<Vec<f32>, GenerateError> {
         let forgotten = match ids.len() > self.window {
             true => ids.len() - self.window.div_ceil(2),
             false => 0,
         };
         self.held.push(ids[forgotten..].to_vec());
-        let (cache, logits) = self.prefill(self.held.len() - 1)?;
+        let (cache, logits) = self.prefill(self.held.len() - 1).await?;
         let caches = self.cache.take().into_iter().chain(cache).collect();
         self.join(caches);
         Ok(logits)
@@ -70,13 +81,24 @@ impl<'a, F: FeedForward + Sync> Texts<'a, F> {
     /// # Panics
     /// When there is not one token for each text.
     pub fn step(&mut self, next: &[u32]) -> Result<Vec<Vec<f32>>, GenerateError> {
+        now(&self.device.clone(), self.step_async(next))
+    }
+
+    /// [`step`](Self::step) where nothing may be waited for.
+    ///
+    /// # Errors
+    /// When the device fails.
+    ///
+    /// # Panics
+    /// When there is not one token for each text.
+    pub async fn step_async(&mut self, next: &[u32]) -> Result<Vec<Vec<f32>>, GenerateError> {
         assert_eq!(next.len(), self.held.len(), "one token for each text");
         for (held, id) in self.held.iter_mut().zip(next) {
             held.push(*id);
         }
         let outgrown = |held: &Vec<u32>| held.len() > self.window;
         if !self.use_cache || self.held.iter().any(outgrown) {
-            return self.anew();
+            return self.anew().await;
         }
         let cache = self.cache.take();
         let cache = cache.unwrap_or_else(|| self.model.new_cache(self.room));
@@ -90,7 +112,7 @@ impl<'a, F: FeedForward + Sync> Texts<'a, F> {
         });
         self.cache = cache;
         let [_, _, width] = logits.dims();
-        let logits: Vec<f32> = logits.flatten::<1>(0, 2).try_into_vec_as()?;
+        let logits = read(logits).await?;
         Ok(logits.chunks_exact(width).map(<[f32]>::to_vec).collect())
     }
 
@@ -105,7 +127,7 @@ impl<'a, F: FeedForward + Sync> Texts<'a, F> {
     }
 
     /// All texts from their beginnings, those that the window does not hold from their younger halves.
-    fn anew(&mut self) -> Result<Vec<Vec<f32>>, GenerateError> {
+    async fn anew(&mut self) -> Result<Vec<Vec<f32>>, GenerateError> {
         let (mut caches, mut all) = (Vec::new(), Vec::new());
         self.cache = None;
         for row in 0..self.held.len() {
@@ -113,7 +135,7 @@ impl<'a, F: FeedForward + Sync> Texts<'a, F> {
             if held.len() > self.window {
                 held.drain(..held.len() - self.window.div_ceil(2));
             }
-            let (fresh, logits) = self.prefill(row)?;
+            let (fresh, logits) = self.prefill(row).await?;
             caches.extend(fresh);
             all.push(logits);
         }
@@ -122,7 +144,7 @@ impl<'a, F: FeedForward + Sync> Texts<'a, F> {
     }
 
     /// The cache of one text alone, and the logits behind it.
-    fn prefill(&self, row: usize) -> Result<(Option<KvCache>, Vec<f32>), GenerateError> {
+    async fn prefill(&self, row: usize) -> Result<(Option<KvCache>, Vec<f32>), GenerateError> {
         let ids: Vec<i64> = self.held[row].iter().map(|id| i64::from(*id)).collect();
         let n = ids.len();
         let (cache, logits) = on_pool(&self.device, || {
@@ -135,7 +157,7 @@ impl<'a, F: FeedForward + Sync> Texts<'a, F> {
             let logits = self.model.logits_in(hidden.narrow(1, n - 1, 1), &pass);
             (pass.into_cache(), logits)
         });
-        let logits = logits.flatten::<1>(0, 2).try_into_vec_as()?;
+        let logits = read(logits).await?;
         Ok((cache, logits))
     }
 
@@ -145,4 +167,22 @@ impl<'a, F: FeedForward + Sync> Texts<'a, F> {
             _ => Some(KvCache::stack(caches, self.room)),
         };
     }
+}
+
+/// The numbers of a tensor, row by row.
+async fn read(logits: Tensor<3>) -> Result<Vec<f32>, TensorReadError> {
+    let data = logits.into_data_async().await?;
+    Ok(data.try_into_vec_as::<f32>()?)
+}
+
+/// What comes of `work`, which waits for nothing but `device`.
+///
+/// # Errors
+/// Where a system can only be told later, as a browser with its GPU.
+pub(crate) fn now<T>(
+    device: &Device,
+    work: impl Future<Output = Result<T, GenerateError>>,
+) -> Result<T, GenerateError> {
+    let ready = try_read_sync(work);
+    ready.unwrap_or_else(|| Err(GenerateError::OnlyAsync(format!("{device:?}"))))
 }

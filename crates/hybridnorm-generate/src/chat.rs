@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use minijinja::{Environment, ErrorKind, Value, context};
 use serde::{Deserialize, Serialize};
 
-use super::GenerateError;
+use crate::error::GenerateError;
 
 /// A template as a file of its own, which transformers writes since version 4.52.
 const TEMPLATE_FILE: &str = "chat_template.jinja";

@@ -1,6 +1,6 @@
 //! Ids into text as they come, without cutting a character in two.
 
-use crate::data::{DataError, Tokenizer};
+use hybridnorm_tokenizer::{Tokenizer, TokenizerError};
 
 /// Turns ids into text as they come. A tokenizer may spread one character over several ids, and may write an id
 /// differently after another, so ids are decoded together with those before them and only whole characters given out.
@@ -22,7 +22,7 @@ impl<'a> TextStream<'a> {
     }
 
     /// The text that `id` completes, perhaps none.
-    pub(super) fn push(&mut self, id: u32) -> Result<String, DataError> {
+    pub(super) fn push(&mut self, id: u32) -> Result<String, TokenizerError> {
         self.ids.push(id);
         let fresh = self.fresh()?;
         // A character has at most four bytes: what is not one after four more ids never will be.
@@ -35,11 +35,11 @@ impl<'a> TextStream<'a> {
     }
 
     /// What is still held back.
-    pub(super) fn finish(&self) -> Result<String, DataError> {
+    pub(super) fn finish(&self) -> Result<String, TokenizerError> {
         self.fresh()
     }
 
-    fn fresh(&self) -> Result<String, DataError> {
+    fn fresh(&self) -> Result<String, TokenizerError> {
         let before = self.tokenizer.decode(&self.ids[..self.given])?;
         let all = self.tokenizer.decode(&self.ids)?;
         Ok(all.get(before.len()..).unwrap_or_default().to_string())

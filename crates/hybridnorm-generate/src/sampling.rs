@@ -186,7 +186,7 @@ fn penalize(logits: &mut [f32], held: &[u32], penalty: f32) {
 }
 
 /// The index of the largest logit, the first of equals; 0 where all are NaN.
-pub(crate) fn argmax(logits: &[f32]) -> usize {
+pub fn argmax(logits: &[f32]) -> usize {
     let mut best = 0;
     for (index, logit) in logits.iter().enumerate() {
         if *logit > logits[best] || logits[best].is_nan() {
