@@ -156,7 +156,7 @@ pub struct TrainingConfig {
     pub precision: Precision,
     /// Which activations are computed a second time instead of being kept: `none`, or `block` for less memory and one more forward pass.
     pub recompute: Recompute,
-    /// Rows of logits that exist at once; absent, as many as make 128 MiB.
+    /// Rows of logits that exist at once; absent, as many as make 16 MiB, or 512 where that is more.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub logit_rows: Option<usize>,
     /// Seed of the data order. The initialisation has its own, in `model.init.seed`.

@@ -6,12 +6,20 @@ use std::process::Command;
 use serde::Deserialize;
 use xshell::{Shell, cmd};
 
-use super::shape::Shape;
+use super::shape::{Measure, Shape};
+
+const STEP: &str = "bench/torch_train_step.py";
+const GENERATE: &str = "bench/torch_generate.py";
+const CHECKPOINT: &str = "bench/torch_checkpoint.py";
+/// The scripts that ours is measured beside.
+pub const YARDSTICKS: [&str; 3] = [STEP, GENERATE, CHECKPOINT];
 
 /// The last line of either program's standard output.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Sample {
-    pub tokens_per_s: f64,
+    /// Tokens in a second, or MiB where files are written.
+    #[serde(alias = "tokens_per_s", alias = "mib_per_s")]
+    pub rate: f64,
     /// Both programs print it; the shapes are the same only if these are.
     pub params: Option<u64>,
     /// What was measured, in the program's words: PyTorch's version.
@@ -49,34 +57,37 @@ impl Engine {
         Self::new(program, &[&flags[..], &precision].concat(), what)
     }
 
-    /// Generation instead of training steps, sixteen tokens for each of those.
-    pub fn ours_generating(program: PathBuf, device: &str, steps: usize) -> Self {
-        Self::generating(
-            program,
-            &["bench", "generate", "--json", "--device", device],
-            steps,
-        )
+    /// `bench generate` or `bench checkpoint`: sixteen tokens, or one save, for each step.
+    pub fn ours_other(program: PathBuf, device: &str, measure: Measure, steps: usize) -> Self {
+        let name = match measure {
+            Measure::Checkpoint => "checkpoint",
+            Measure::Step | Measure::Generate => "generate",
+        };
+        let flags = ["bench", name, "--json", "--device", device];
+        Self::other(program, &flags, measure, steps)
     }
 
-    /// The yardstick of generation, where that of a step can run.
-    pub fn torch_generating(python: &str, script: &str, device: &str, steps: usize) -> Self {
-        Self::generating(PathBuf::from(python), &[script, "--device", device], steps)
+    /// Its yardstick, where that of a step can run.
+    pub fn torch_other(python: &str, device: &str, measure: Measure, steps: usize) -> Self {
+        let script = match measure {
+            Measure::Checkpoint => CHECKPOINT,
+            Measure::Step | Measure::Generate => GENERATE,
+        };
+        let flags = [script, "--device", device];
+        Self::other(PathBuf::from(python), &flags, measure, steps)
     }
 
-    fn generating(program: PathBuf, flags: &[&str], steps: usize) -> Self {
+    fn other(program: PathBuf, flags: &[&str], measure: Measure, steps: usize) -> Self {
         let mut flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
-        flags.extend(["--tokens".to_owned(), (16 * steps).to_string()]);
+        flags.extend(match measure {
+            Measure::Checkpoint => ["--saves".to_owned(), steps.to_string()],
+            Measure::Step | Measure::Generate => ["--tokens".to_owned(), (16 * steps).to_string()],
+        });
         Self { program, flags }
     }
 
     /// The yardstick, or why it cannot run here.
-    pub fn torch(
-        shell: &Shell,
-        python: &str,
-        script: &str,
-        device: &str,
-        what: &What,
-    ) -> Result<Self, String> {
+    pub fn torch(shell: &Shell, python: &str, device: &str, what: &What) -> Result<Self, String> {
         let version = "import torch; print(torch.__version__, torch.cuda.is_available())";
         let found = cmd!(shell, "{python} -c {version}")
             .quiet()
@@ -91,7 +102,7 @@ impl Engine {
         if device.starts_with("cuda") && found.ends_with("False") {
             return Err(format!("torch {found} sees no CUDA device"));
         }
-        let mut flags = vec![script, "--dtype", &what.precision, "--device", device];
+        let mut flags = vec![STEP, "--dtype", &what.precision, "--device", device];
         if what.compiled {
             flags.push("--compile");
         }
@@ -131,9 +142,9 @@ fn parse(output: &str) -> Result<Sample, String> {
     let last = output.trim_end().lines().next_back().unwrap_or_default();
     let sample: Sample =
         serde_json::from_str(last).map_err(|error| format!("last line `{last}`: {error}"))?;
-    match sample.tokens_per_s.is_finite() && sample.tokens_per_s > 0.0 {
+    match sample.rate.is_finite() && sample.rate > 0.0 {
         true => Ok(sample),
-        false => Err(format!("tokens_per_s is {}", sample.tokens_per_s)),
+        false => Err(format!("the speed is {}", sample.rate)),
     }
 }
 
@@ -146,7 +157,7 @@ mod tests {
         let sample =
             parse("step 1\n{\"tokens_per_s\": 10.5, \"step_ms\": 3, \"peak_bytes\": 1073741824}\n")
                 .unwrap();
-        assert_eq!(sample.tokens_per_s, 10.5);
+        assert_eq!(sample.rate, 10.5);
         assert_eq!(sample.peak_gib(), Some(1.0));
         let torch = parse("{\"tokens_per_s\": 10, \"params\": 7, \"peak_gib\": 2.5}").unwrap();
         assert_eq!((torch.params, torch.peak_gib()), (Some(7), Some(2.5)));
@@ -175,11 +186,7 @@ mod tests {
             forward_only: false,
             compiled: false,
         };
-        let reason = |python: &str| {
-            Engine::torch(&shell, python, "script.py", "cpu", &what)
-                .err()
-                .unwrap()
-        };
+        let reason = |python: &str| Engine::torch(&shell, python, "cpu", &what).err().unwrap();
         assert_eq!(reason("no-such-python"), "no `no-such-python`");
         // Knows `--version`, but no Python module.
         assert!(reason("cargo").ends_with("has no torch: pip install torch"));

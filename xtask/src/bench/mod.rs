@@ -1,8 +1,10 @@
-//! `cargo xtask bench`: training steps and generation of ours beside those of PyTorch, in the same minutes.
+//! `cargo xtask bench`: training steps, generation and checkpoints of ours beside those of PyTorch, tokenizing beside Hugging Face
+//! tokenizers, in the same minutes.
 //!
 //! The two run alternately, so that a neighbour who slows the machine down slows both.
 
 mod engine;
+mod prepare;
 mod shape;
 mod table;
 
@@ -21,14 +23,13 @@ use engine::{Engine, Sample, What};
 use shape::{Measure, Shape};
 use table::Row;
 
-const SCRIPT: &str = "bench/torch_train_step.py";
-const GENERATE_SCRIPT: &str = "bench/torch_generate.py";
+pub use engine::YARDSTICKS;
 
 #[derive(Args)]
 pub struct BenchArgs {
-    /// Shapes: `6m`, `demo`, `151m`, `moe` (a dense model and 4 to 256 experts), `generate` (text with a
-    /// key/value cache in place of training steps, one at a time and eight), and what is changed of them, such as
-    /// `151m:seq=4096,batch=2`
+    /// Shapes: `6m`, `demo`, `151m`, `1.2b`, `moe` (a dense model and 4 to 256 experts), `generate` (text with a
+    /// key/value cache in place of training steps, one at a time and eight), `checkpoint` (weights and moments saved to the
+    /// disk), and what is changed of them, such as `151m:seq=4096,batch=2`
     #[arg(value_name = "SHAPE", default_value = "6m", value_parser = shape::shapes)]
     shapes: Vec<Vec<Shape>>,
     /// Device of ours, by its Cargo feature
@@ -40,7 +41,7 @@ pub struct BenchArgs {
     /// Measured runs of each program
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// Measured steps in each run; sixteen times as many tokens where text is generated
+    /// Measured steps in each run; sixteen times as many tokens where text is generated, as many saves of a checkpoint
     #[arg(long, default_value_t = 10)]
     steps: usize,
     /// Type in which matrices are multiplied: f32, bf16
@@ -52,6 +53,9 @@ pub struct BenchArgs {
     /// Print where the time of ours goes, by operation and layer, and measure nothing else
     #[arg(long, conflicts_with_all = ["forward_only", "compiled", "json"])]
     profile: bool,
+    /// Measure `prepare` beside Hugging Face tokenizers on the workspace's sources, and nothing else
+    #[arg(long, conflicts_with_all = ["profile", "forward_only", "compiled", "json"])]
+    prepare: bool,
     /// Let PyTorch compile its model
     #[arg(long)]
     compiled: bool,
@@ -90,6 +94,12 @@ pub fn run(args: &BenchArgs) -> Result<Report, String> {
         }
     };
 
+    if args.prepare {
+        let folder = std::env::temp_dir().join("hybridnorm-bench");
+        let command = prepare::command(&shell, &program, &args.python, &folder)?;
+        report.step("prepare", command);
+        return Ok(report);
+    }
     let device = args.device.to_string();
     if args.profile {
         let steps = args.steps.to_string();
@@ -109,15 +119,15 @@ pub fn run(args: &BenchArgs) -> Result<Report, String> {
         forward_only: args.forward_only,
         compiled: args.compiled,
     };
-    let generating = Engine::ours_generating(program.clone(), &device, args.steps);
-    let ours = Engine::ours(program, &device, &what);
+    let ours_other = |measure| Engine::ours_other(program.clone(), &device, measure, args.steps);
+    let ours = Engine::ours(program.clone(), &device, &what);
     let torch_device = match args.device.backend.name() {
         "cuda" => device.as_str(),
         _ => "cpu",
     };
-    let torch = Engine::torch(&shell, &args.python, SCRIPT, torch_device, &what);
-    let torch_generating =
-        Engine::torch_generating(&args.python, GENERATE_SCRIPT, torch_device, args.steps);
+    let torch = Engine::torch(&shell, &args.python, torch_device, &what);
+    let torch_other =
+        |measure| Engine::torch_other(&args.python, torch_device, measure, args.steps);
     if let Err(reason) = &torch {
         report.not_run("PyTorch", reason, args.require_torch);
     }
@@ -128,14 +138,14 @@ pub fn run(args: &BenchArgs) -> Result<Report, String> {
     let mut rows: Vec<Row> = Vec::new();
     for shape in args.shapes.iter().flatten() {
         let row = measure(shape, args.rounds, deadline, |side| {
-            let engine = match (side, shape.measure, &torch) {
-                (Side::Ours, Measure::Step, _) => &ours,
-                (Side::Ours, Measure::Generate, _) => &generating,
-                (Side::Torch, Measure::Step, Ok(torch)) => torch,
-                (Side::Torch, Measure::Generate, Ok(_)) => &torch_generating,
+            let run = |engine: &Engine| engine.run(&shell, shape);
+            Some(match (side, shape.measure, &torch) {
+                (Side::Ours, Measure::Step, _) => run(&ours),
+                (Side::Ours, other, _) => run(&ours_other(other)),
+                (Side::Torch, Measure::Step, Ok(torch)) => run(torch),
+                (Side::Torch, other, Ok(_)) => run(&torch_other(other)),
                 (Side::Torch, _, Err(_)) => return None,
-            };
-            Some(engine.run(&shell, shape))
+            })
         });
         report.record(shape.to_string(), row.result());
         rows.push(row);
@@ -227,8 +237,8 @@ mod tests {
 
     use super::*;
 
-    fn sample(tokens_per_s: f64) -> Result<Sample, String> {
-        serde_json::from_value(json!({ "tokens_per_s": tokens_per_s })).map_err(|e| e.to_string())
+    fn sample(rate: f64) -> Result<Sample, String> {
+        serde_json::from_value(json!({ "tokens_per_s": rate })).map_err(|e| e.to_string())
     }
 
     #[test]
@@ -256,7 +266,7 @@ mod tests {
             Side::Torch => None,
         });
         assert!(alone.result().is_ok());
-        assert_eq!(alone.ours.tokens_per_s().len(), 3);
+        assert_eq!(alone.ours.rates().len(), 3);
     }
 
     #[test]

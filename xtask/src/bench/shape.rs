@@ -35,12 +35,24 @@ pub enum Measure {
     Step,
     /// Greedy generation with a key/value cache.
     Generate,
+    /// Saving weights and moments to the disk.
+    Checkpoint,
+}
+
+impl Measure {
+    /// What is counted for each second.
+    pub fn unit(self) -> &'static str {
+        match self {
+            Self::Step | Self::Generate => "tokens",
+            Self::Checkpoint => "MiB",
+        }
+    }
 }
 
 /// The shapes of the series `moe`: experts of one width, four for each token, and a dense model of equal active width.
 const SERIES: [&str; 5] = ["moe-dense", "moe-4", "moe-16", "moe-64", "moe-256"];
 
-/// `demo` and `151m` are the presets of hybridnorm-core; a test holds them together.
+/// `demo`, `151m` and `1.2b` are the presets of hybridnorm-core; a test holds them together.
 fn table() -> Vec<Shape> {
     let shape = |name: &str, d_model, (heads, kv_heads), ffn, layers| Shape {
         name: name.to_owned(),
@@ -72,6 +84,7 @@ fn table() -> Vec<Shape> {
             ..shape("demo", 128, (4, 2), 352, 4)
         },
         shape("151m", 768, (16, 4), 2048, 12),
+        shape("1.2b", 2048, (32, 8), 8192, 16),
     ];
     shapes.extend(SERIES.map(|name| {
         let experts = name
@@ -100,7 +113,10 @@ const GENERATION: [(&str, usize); 4] = [("6m", 1), ("6m", 8), ("demo", 1), ("dem
 /// Tokens of its prompts.
 const PROMPT: usize = 16;
 
-/// One shape, or for `moe` and `generate` and what is changed of it all of that series.
+/// The shapes of the series `checkpoint`.
+const CHECKPOINTS: [&str; 2] = ["6m", "151m"];
+
+/// One shape, or for `moe`, `generate` and `checkpoint` and what is changed of it all of that series.
 pub fn shapes(text: &str) -> Result<Vec<Shape>, String> {
     let (name, changes) = text.split_once(':').unwrap_or((text, ""));
     match name {
@@ -114,6 +130,16 @@ pub fn shapes(text: &str) -> Result<Vec<Shape>, String> {
             }
             Ok(series)
         }
+        "checkpoint" if changes.is_empty() => CHECKPOINTS
+            .iter()
+            .map(|shape| {
+                Ok(Shape {
+                    measure: Measure::Checkpoint,
+                    ..shape.parse()?
+                })
+            })
+            .collect(),
+        "checkpoint" => Err("nothing of `checkpoint` can be changed".to_owned()),
         "moe" => SERIES
             .iter()
             .map(|shape| format!("{shape}:{changes}").parse())
@@ -141,7 +167,7 @@ impl Shape {
         Ok(())
     }
 
-    /// The flags that both `hybridnorm-train bench step` or `bench generate` and the scripts in `bench/` take.
+    /// The flags that both `hybridnorm-train bench` and the scripts in `bench/` take.
     pub fn flags(&self) -> Vec<String> {
         let mut numbers = vec![
             ("--d-model", self.d_model),
@@ -150,9 +176,10 @@ impl Shape {
             ("--kv-heads", self.kv_heads),
             ("--ffn", self.ffn),
             ("--vocab", self.vocab),
-            ("--seq", self.seq),
-            ("--batch", self.batch),
         ];
+        if self.measure != Measure::Checkpoint {
+            numbers.extend([("--seq", self.seq), ("--batch", self.batch)]);
+        }
         if let Some((experts, top_k)) = self.experts {
             numbers.extend([("--experts", experts), ("--top-k", top_k)]);
         }
@@ -180,7 +207,7 @@ impl FromStr for Shape {
             .ok_or_else(|| {
                 let names: Vec<String> = table().into_iter().map(|shape| shape.name).collect();
                 format!(
-                    "`{name}` is no shape: allowed are generate, moe, {}",
+                    "`{name}` is no shape: allowed are checkpoint, generate, moe, {}",
                     names.join(", ")
                 )
             })?;
@@ -197,6 +224,7 @@ impl fmt::Display for Shape {
         match self.measure {
             Measure::Step => write!(f, "{name} seq {seq} batch {batch}"),
             Measure::Generate => write!(f, "{name} generate, prompt {seq} batch {batch}"),
+            Measure::Checkpoint => write!(f, "{name} checkpoint"),
         }
     }
 }
@@ -216,6 +244,14 @@ mod tests {
         );
         assert_eq!(series[1].to_string(), "6m generate, prompt 32 batch 8");
         assert!(shapes("generate:sqe=32").is_err());
+    }
+
+    #[test]
+    fn a_checkpoint_has_no_batch() {
+        let series = shapes("checkpoint").unwrap();
+        assert_eq!(series[1].to_string(), "151m checkpoint");
+        assert!(!series[0].flags().contains(&"--batch".to_owned()));
+        assert!(shapes("checkpoint:batch=2").is_err());
     }
 
     #[test]
@@ -279,6 +315,7 @@ mod tests {
     fn preset_shapes_are_those_of_the_library() {
         let presets = include_str!("../../../crates/hybridnorm-core/src/presets.rs");
         assert!(presets.contains("dense(768, 2048, (16, 4), 12)"));
+        assert!(presets.contains("dense(2048, 8192, (32, 8), 16)"));
         for line in [
             "n_kv_heads: 2,",
             "d_ff: 352,",

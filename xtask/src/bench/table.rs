@@ -31,11 +31,8 @@ impl Column {
         }
     }
 
-    pub fn tokens_per_s(&self) -> Vec<f64> {
-        self.samples
-            .iter()
-            .map(|sample| sample.tokens_per_s)
-            .collect()
+    pub fn rates(&self) -> Vec<f64> {
+        self.samples.iter().map(|sample| sample.rate).collect()
     }
 
     fn params(&self) -> Option<u64> {
@@ -49,8 +46,8 @@ impl Column {
 
     fn json(&self) -> Value {
         json!({
-            "tokens_per_s": self.tokens_per_s(),
-            "median_tokens_per_s": Spread::of(self.tokens_per_s()).map(|spread| spread.median),
+            "rates": self.rates(),
+            "median_rate": Spread::of(self.rates()).map(|spread| spread.median),
             "peak_gib": self.peak_gib(),
             "params": self.params(),
             "engine": self.samples.first().and_then(|sample| sample.engine.as_ref()),
@@ -112,18 +109,13 @@ impl Row {
     /// Ours over PyTorch's, by pairs of neighbouring runs.
     fn ratio(&self) -> Option<Spread> {
         let pairs = self.ours.samples.iter().zip(&self.torch.samples);
-        Spread::of(
-            pairs
-                .map(|(ours, torch)| ours.tokens_per_s / torch.tokens_per_s)
-                .collect(),
-        )
+        Spread::of(pairs.map(|(ours, torch)| ours.rate / torch.rate).collect())
     }
 
     /// What a token costs, as a multiple of what it costs in `other`: ours and PyTorch's.
     fn time_over(&self, other: &Self) -> [String; 2] {
         [(&self.ours, &other.ours), (&self.torch, &other.torch)].map(|(mine, other)| {
-            let median =
-                |column: &Column| Spread::of(column.tokens_per_s()).map(|rate| rate.median);
+            let median = |column: &Column| Spread::of(column.rates()).map(|rate| rate.median);
             match (median(mine), median(other)) {
                 (Some(mine), Some(other)) => format!("{:.2}", other / mine),
                 _ => "–".to_owned(),
@@ -134,6 +126,7 @@ impl Row {
     pub fn json(&self) -> Value {
         json!({
             "shape": self.shape,
+            "unit": format!("{}/s", self.shape.measure.unit()),
             "rounds": self.rounds,
             "ours": self.ours.json(),
             "torch": self.torch.json(),
@@ -149,18 +142,21 @@ impl Row {
 /// The table for a person, or for docs/performance.md.
 pub fn markdown(devices: [&str; 2], no_torch: Option<&String>, rows: &[Row]) -> String {
     let [ours, torch] = devices;
+    let mut units: Vec<&str> = rows.iter().map(|row| row.shape.measure.unit()).collect();
+    units.dedup();
+    let unit = units.join(" or ");
     let mut table = format!(
-        "| shape | ours on {ours}, tokens/s | PyTorch on {torch}, tokens/s | ours / PyTorch | peak MiB, ours | PyTorch |\n|---|---|---|---|---|---|\n"
+        "| shape | ours on {ours}, {unit}/s | PyTorch on {torch}, {unit}/s | ours / PyTorch | peak MiB, ours | PyTorch |\n|---|---|---|---|---|---|\n"
     );
     for row in rows {
-        let rate = |column: &Column, absent: &str| match (
-            &column.failure,
-            Spread::of(column.tokens_per_s()),
-        ) {
-            (Some(failure), _) => format!("failed: {failure}"),
-            (None, Some(Spread { median, min, max })) => format!("{median:.0} ({min:.0}–{max:.0})"),
-            (None, None) => format!("not run: {absent}"),
-        };
+        let rate =
+            |column: &Column, absent: &str| match (&column.failure, Spread::of(column.rates())) {
+                (Some(failure), _) => format!("failed: {failure}"),
+                (None, Some(Spread { median, min, max })) => {
+                    format!("{median:.0} ({min:.0}–{max:.0})")
+                }
+                (None, None) => format!("not run: {absent}"),
+            };
         let absent = no_torch.map_or("out of time", String::as_str);
         let ratio = match (row.result(), row.ratio()) {
             (Ok(()), Some(ratio)) => {

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use xshell::{Shell, cmd};
 
+use crate::bench;
 use crate::device::Backend;
 use crate::feature_set::{self, WORKSPACE};
 use crate::report::Report;
@@ -127,9 +128,9 @@ fn pack(shell: &Shell, args: &GpuArgs, built: &Built, folder: &Path) -> Result<(
     cmd!(shell, "cp -r crates/hybridnorm-train/reference {home}")
         .run()
         .map_err(said)?;
-    shell
-        .copy_file("bench/torch_train_step.py", stage.join("bench"))
-        .map_err(said)?;
+    for script in bench::YARDSTICKS {
+        shell.copy_file(script, stage.join("bench")).map_err(said)?;
+    }
     // The test program looks for its files where it was built.
     let root = shell.current_dir().display().to_string();
     shell.write_file(stage.join("root"), root).map_err(said)?;

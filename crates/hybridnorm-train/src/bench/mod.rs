@@ -5,7 +5,9 @@
 //! |---|---|
 //! | [`StepBench`] | one training step: forward, loss, backward, gradient norm, clipping, AdamW |
 //! | [`GenerateBench`] | greedy generation with a key/value cache, of one text or several |
+//! | [`CheckpointBench`] | saving a run's state to the disk, and restoring it |
 
+mod checkpoint;
 mod generate;
 mod machine;
 mod profile;
@@ -14,6 +16,7 @@ mod step;
 mod step_report;
 mod step_words;
 
+pub use checkpoint::{CheckpointBench, CheckpointReport};
 pub use generate::{GenerateBench, GenerateReport};
 pub use profile::Profile;
 pub use spread::Spread;

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use clap::{Args, Subcommand};
 
+use super::bench_checkpoint::{self, CheckpointBenchFlags};
 use super::bench_generate::{self, GenerateBenchFlags};
 use super::bench_placements::{self, PlacementsFlags};
 use super::flags::optimizer_help;
@@ -25,6 +26,8 @@ pub enum Bench {
     Placements(PlacementsFlags),
     /// Greedy generation with a key/value cache, after prompts of random tokens
     Generate(Box<GenerateBenchFlags>),
+    /// Saving weights and moments to the disk, and restoring them
+    Checkpoint(Box<CheckpointBenchFlags>),
 }
 
 /// The flags of `bench step`. The defaults are those of [`StepBench`].
@@ -44,7 +47,7 @@ pub struct StepFlags {
     /// What is computed twice to save memory: none, block
     #[arg(long, value_name = "WHAT", default_value = "none")]
     recompute: Recompute,
-    /// Rows of logits that exist at once [default: as many as make 128 MiB]
+    /// Rows of logits that exist at once [default: as many as make 16 MiB, or 512 where that is more]
     #[arg(long, value_name = "N")]
     logit_rows: Option<usize>,
     /// Optimiser
@@ -76,6 +79,7 @@ pub(super) fn run(bench: &Bench, out: &mut impl Write) -> Result<(), Error> {
         Bench::Profile(flags) => step(flags, true, out),
         Bench::Placements(flags) => bench_placements::run(flags, out),
         Bench::Generate(flags) => bench_generate::run(flags, out),
+        Bench::Checkpoint(flags) => bench_checkpoint::run(flags, out),
     }
 }
 

@@ -62,7 +62,7 @@ pub struct RunFlags {
     /// What is computed twice to save memory: none, block
     #[arg(long, value_name = "WHAT")]
     recompute: Option<Recompute>,
-    /// Rows of logits that exist at once [default: as many as make 128 MiB]
+    /// Rows of logits that exist at once [default: as many as make 16 MiB, or 512 where that is more]
     #[arg(long, value_name = "N")]
     logit_rows: Option<usize>,
     /// Start a run that needs more memory than there seems to be

@@ -7,6 +7,7 @@
 
 mod batch;
 mod bench;
+mod bench_checkpoint;
 mod bench_generate;
 mod bench_placements;
 mod compare;
@@ -48,6 +49,7 @@ use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
 pub use bench::{Bench, StepFlags};
+pub use bench_checkpoint::CheckpointBenchFlags;
 pub use bench_generate::GenerateBenchFlags;
 pub use bench_placements::PlacementsFlags;
 pub use compare::CompareFlags;
@@ -132,7 +134,6 @@ pub enum Command {
 
 /// Runs the program with `args`, its own name first.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    crate::allocator::keep_pages();
     let out = &mut io::stdout();
     let result = match Cli::try_parse_from(args) {
         Ok(cli) => dispatch(cli, out),
@@ -150,6 +151,13 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn dispatch(cli: Cli, out: &mut impl Write) -> Result<(), Error> {
+    // Tokenizing allocates for every word on every thread: one place for all would have them wait for each other.
+    if !matches!(
+        cli.command,
+        Some(Command::Prepare(_) | Command::Tokenizer(_))
+    ) {
+        crate::allocator::keep_pages();
+    }
     hybridnorm_kernels::use_reference_ops(cli.reference_ops);
     match cli.command {
         None => train::run(&cli.train, out),

@@ -1,0 +1,49 @@
+//! `bench checkpoint`: how fast a run's state is saved and restored.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::shape_flags::ShapeFlags;
+use crate::bench::CheckpointBench;
+use crate::device::DeviceSpec;
+use crate::error::Error;
+
+/// The flags of `bench checkpoint`. The defaults are those of [`CheckpointBench`].
+#[derive(Debug, Clone, Args)]
+pub struct CheckpointBenchFlags {
+    #[command(flatten)]
+    shape: ShapeFlags,
+    /// Saves to time, and as many restores
+    #[arg(long, value_name = "N", default_value_t = CheckpointBench::default().saves)]
+    saves: usize,
+    /// Folder, on the disk to be measured, in which they are written and removed again
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    dir: PathBuf,
+    /// Where to compute [default: the best one compiled in]
+    #[arg(long, value_name = "NAME")]
+    device: Option<DeviceSpec>,
+    /// End standard output with one JSON object; the lines for people go to standard error
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(flags: &CheckpointBenchFlags, out: &mut impl Write) -> Result<(), Error> {
+    let (model, _) = flags.shape.resolve(1)?;
+    let bench = CheckpointBench {
+        model,
+        saves: flags.saves,
+        dir: flags.dir.clone(),
+    };
+    bench.validate()?;
+    let spec = flags.device.clone().map_or_else(DeviceSpec::best, Ok)?;
+    let report = bench.measure(&spec)?;
+    if !flags.json {
+        return write!(out, "{report}").map_err(Error::Output);
+    }
+    // Where standard error is gone, the JSON object says it all.
+    let _ = write!(io::stderr(), "{report}");
+    let text = serde_json::to_string(&report).map_err(|error| Error::Output(error.into()))?;
+    writeln!(out, "{text}").map_err(Error::Output)
+}
