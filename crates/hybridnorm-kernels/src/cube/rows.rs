@@ -96,28 +96,18 @@ pub(super) fn this_row() -> usize {
 /// The sum of `value` over the units that share a row. All units of a cube must come here.
 #[cube]
 pub(super) fn row_sum(value: f32, #[comptime] lanes: usize) -> f32 {
-    let mut all = Shared::<[f32]>::new_slice(comptime!(UNITS));
-    let lane = UNIT_POS_X as usize;
-    let first = UNIT_POS_Y as usize * lanes;
-    all[first + lane] = value;
-    sync_cube();
-    #[unroll]
-    for step in 0..comptime!(lanes.ilog2()) {
-        let stride = comptime!(lanes >> (step + 1));
-        if lane < stride {
-            let other = all[first + lane + stride];
-            all[first + lane] += other;
-        }
-        sync_cube();
-    }
-    let sum = all[first];
-    sync_cube();
-    sum
+    over_row(value, lanes, false)
 }
 
 /// The largest `value` of the units that share a row. All units of a cube must come here.
 #[cube]
 pub(super) fn row_max(value: f32, #[comptime] lanes: usize) -> f32 {
+    over_row(value, lanes, true)
+}
+
+/// Combines the values of a row pairwise, in an order that depends on their number alone.
+#[cube]
+fn over_row(value: f32, #[comptime] lanes: usize, #[comptime] largest: bool) -> f32 {
     let mut all = Shared::<[f32]>::new_slice(comptime!(UNITS));
     let lane = UNIT_POS_X as usize;
     let first = UNIT_POS_Y as usize * lanes;
@@ -127,14 +117,19 @@ pub(super) fn row_max(value: f32, #[comptime] lanes: usize) -> f32 {
     for step in 0..comptime!(lanes.ilog2()) {
         let stride = comptime!(lanes >> (step + 1));
         if lane < stride {
+            let own = all[first + lane];
             let other = all[first + lane + stride];
-            all[first + lane] = max(all[first + lane], other);
+            if comptime!(largest) {
+                all[first + lane] = max(own, other);
+            } else {
+                all[first + lane] = own + other;
+            }
         }
         sync_cube();
     }
-    let largest = all[first];
+    let combined = all[first];
     sync_cube();
-    largest
+    combined
 }
 
 /// The sum of a vector's numbers.

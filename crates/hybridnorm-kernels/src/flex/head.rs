@@ -7,7 +7,7 @@ use burn::tensor::DType;
 use rayon::prelude::*;
 
 use super::cross_entropy::columns;
-use super::product::{Into, Matrix, multiply_on_all_cores, strided};
+use super::product::{Matrix, add_product_on_all_cores, append_product_on_all_cores, strided};
 use super::simd::{exp_and_sum, max, sum_of_exp, vectorized};
 use crate::head::{HeadSpec, LossAndGradients};
 use crate::profile::{Work, timed};
@@ -37,23 +37,20 @@ pub(super) fn loss(
     let matrix = Matrix::new(weights, [width, vocab], strides);
     let scale = spec.scale as f32;
 
-    let at_once = spec.rows.min(rows);
-    let mut logits = vec![0f32; at_once * vocab];
     let mut nll = vec![0f32; rows];
-    let n = if gradients { values.len() } else { 0 };
-    let mut dx = vec![0f32; n];
+    // The memory of the logits is that of every slice.
+    let (mut logits, mut dweight) = (Vec::new(), Vec::new());
+    let mut dx = Vec::with_capacity(if gradients { values.len() } else { 0 });
     // The gradient of a matrix that lies column after column lies so too.
     let by_columns = strides[0] == 1 && strides[1] != 1;
-    let n = if gradients { width * vocab } else { 0 };
-    let mut dweight = vec![0f32; n];
-    for start in (0..rows).step_by(at_once) {
-        let count = at_once.min(rows - start);
-        let range = start..start + count;
+    for start in (0..rows).step_by(spec.rows) {
+        let range = start..rows.min(start + spec.rows);
+        let count = range.len();
         let part = &values[start * width..][..count * width];
         let part = Matrix::new(part, [count, width], [width, 1]);
-        let logits = &mut logits[..count * vocab];
         timed(Work::Products, || {
-            multiply_on_all_cores(logits, Into::Replace, part, matrix)
+            logits.clear();
+            append_product_on_all_cores(&mut logits, part, matrix);
         });
         timed(Work::CrossEntropy, || {
             logits
@@ -67,13 +64,15 @@ pub(super) fn loss(
         });
         if gradients {
             timed(Work::Products, || {
-                let dlogits = Matrix::new(logits, [count, vocab], [vocab, 1]);
-                let dx = &mut dx[start * width..][..count * width];
-                multiply_on_all_cores(dx, Into::Replace, dlogits, matrix.transposed());
-                let into = if start == 0 { Into::Replace } else { Into::Add };
-                match by_columns {
-                    true => multiply_on_all_cores(&mut dweight, into, dlogits.transposed(), part),
-                    false => multiply_on_all_cores(&mut dweight, into, part.transposed(), dlogits),
+                let dlogits = Matrix::new(&logits, [count, vocab], [vocab, 1]);
+                append_product_on_all_cores(&mut dx, dlogits, matrix.transposed());
+                let (a, b) = match by_columns {
+                    true => (dlogits.transposed(), part),
+                    false => (part.transposed(), dlogits),
+                };
+                match dweight.is_empty() {
+                    true => append_product_on_all_cores(&mut dweight, a, b),
+                    false => add_product_on_all_cores(&mut dweight, a, b),
                 }
             });
         }

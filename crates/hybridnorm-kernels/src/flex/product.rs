@@ -1,7 +1,5 @@
 //! Matrix products on slices of f32.
 
-use std::mem::MaybeUninit;
-
 use burn::backend::flex::FlexTensor;
 
 /// A matrix within a slice.
@@ -142,22 +140,31 @@ const SHARED: usize = 192 * 192 * 192;
 
 /// `a·b`, row-major, on all cores where it is worth their while.
 pub(super) fn product_on_all_cores(a: Matrix<'_>, b: Matrix<'_>) -> Vec<f32> {
-    if a.columns == 0 {
-        return vec![0.0; a.rows * b.columns];
-    }
-    let fill = |out: &mut [MaybeUninit<f32>]| {
-        // SAFETY: it has room for m·n, and is not read.
-        unsafe { shared(out.as_mut_ptr().cast(), Into::Replace, a, b) }
-    };
-    // SAFETY: the product of matrices with an inner dimension above zero writes all of its elements.
-    unsafe { super::filled(a.rows * b.columns, fill) }
+    let mut out = Vec::new();
+    append_product_on_all_cores(&mut out, a, b);
+    out
 }
 
-/// `a·b` into `out`, row-major, on all cores where it is worth their while.
-pub(super) fn multiply_on_all_cores(out: &mut [f32], into: Into, a: Matrix<'_>, b: Matrix<'_>) {
+/// `a·b`, row-major, behind what `out` holds; on all cores where it is worth their while.
+pub(super) fn append_product_on_all_cores(out: &mut Vec<f32>, a: Matrix<'_>, b: Matrix<'_>) {
+    let (held, n) = (out.len(), a.rows * b.columns);
+    if a.columns == 0 {
+        out.resize(held + n, 0.0);
+        return;
+    }
+    out.reserve(n);
+    let room = &mut out.spare_capacity_mut()[..n];
+    // SAFETY: there is room for m·n, which is not read.
+    unsafe { shared(room.as_mut_ptr().cast(), Into::Replace, a, b) };
+    // SAFETY: the product of matrices with an inner dimension above zero writes all of its elements.
+    unsafe { out.set_len(held + n) };
+}
+
+/// Adds `a·b` to `out`, row-major, on all cores where it is worth their while.
+pub(super) fn add_product_on_all_cores(out: &mut [f32], a: Matrix<'_>, b: Matrix<'_>) {
     assert_eq!(out.len(), a.rows * b.columns, "{}×{}", a.rows, b.columns);
     // SAFETY: it has room for m·n, and holds numbers.
-    unsafe { shared(out.as_mut_ptr(), into, a, b) }
+    unsafe { shared(out.as_mut_ptr(), Into::Add, a, b) }
 }
 
 /// # Safety
