@@ -208,7 +208,13 @@ pub static ARCHITECTURES: &[Architecture] = &[
             window: Some(4096),
             ..LLAMA
         },
-        names: &[names::MODEL, names::PRE, names::DENSE, names::SPARSE],
+        names: &[
+            names::MODEL,
+            names::PRE,
+            names::DENSE,
+            names::ROUTER,
+            names::EXPERTS,
+        ],
         write: Some(write::qwen3_moe),
         ..row(
             "qwen3_moe",
@@ -262,7 +268,7 @@ pub static ARCHITECTURES: &[Architecture] = &[
             epsilon: 1e-5,
             ..LLAMA
         },
-        names: &[names::MODEL, names::PRE, names::SPARSE],
+        names: &[names::MODEL, names::PRE, names::ROUTER, names::EXPERTS],
         write: Some(write::olmoe),
         ..row(
             "olmoe",
@@ -310,7 +316,7 @@ pub static ARCHITECTURES: &[Architecture] = &[
         )
     },
     Architecture {
-        names: &[hybridnorm::NAMES],
+        names: &[names::MODEL, names::EXPERTS, hybridnorm::NAMES],
         ..row(
             hybridnorm::MODEL_TYPE,
             "HybridNormForCausalLM",

@@ -169,34 +169,11 @@ fn value(of: &impl Serialize) -> Result<Value, InteropError> {
         .or_else(|error| unsupported("config.json", "a value", &error.to_string()))
 }
 
-use Theirs::{Each, Linear, QueryKeyValue, Same};
+use Theirs::{Linear, Same};
 
-/// What the modules of `modeling_hybridnorm.py` are called.
+/// What the modules of `modeling_hybridnorm.py` are called, beside those that every model has.
 pub(super) const NAMES: &[NameRow] = &[
-    row("embedding", Same("model.embed_tokens")),
     row("embedding_norm", Same("model.embed_norm")),
-    row("final_norm", Same("model.norm")),
-    row("head", Linear("lm_head")),
-    row(
-        "blocks.*.attention.qkv",
-        QueryKeyValue([
-            "model.layers.*.self_attn.q_proj",
-            "model.layers.*.self_attn.k_proj",
-            "model.layers.*.self_attn.v_proj",
-        ]),
-    ),
-    row(
-        "blocks.*.attention.output",
-        Linear("model.layers.*.self_attn.o_proj"),
-    ),
-    row(
-        "blocks.*.attention.norms.query.norm",
-        Same("model.layers.*.self_attn.q_norm"),
-    ),
-    row(
-        "blocks.*.attention.norms.key.norm",
-        Same("model.layers.*.self_attn.k_norm"),
-    ),
     row(
         "blocks.*.attention.norms.value.norm",
         Same("model.layers.*.self_attn.v_norm"),
@@ -252,18 +229,6 @@ pub(super) const NAMES: &[NameRow] = &[
     row(
         "blocks.*.feed_forward.router.selection_bias",
         Same("model.layers.*.mlp.selection_bias"),
-    ),
-    row(
-        "blocks.*.feed_forward.experts.gate",
-        Each("model.layers.*.mlp.experts.#.gate_proj.weight"),
-    ),
-    row(
-        "blocks.*.feed_forward.experts.up",
-        Each("model.layers.*.mlp.experts.#.up_proj.weight"),
-    ),
-    row(
-        "blocks.*.feed_forward.experts.down",
-        Each("model.layers.*.mlp.experts.#.down_proj.weight"),
     ),
     row(
         "blocks.*.feed_forward.shared.input",

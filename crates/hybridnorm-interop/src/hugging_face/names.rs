@@ -91,12 +91,14 @@ pub(super) const DENSE: &[NameRow] = &[
     ),
 ];
 
-/// OLMoE's and Qwen's sparse feed-forward layer.
-pub(super) const SPARSE: &[NameRow] = &[
-    row(
-        "blocks.*.feed_forward.router.linear",
-        Linear("model.layers.*.mlp.gate"),
-    ),
+/// OLMoE's and Qwen's router.
+pub(super) const ROUTER: &[NameRow] = &[row(
+    "blocks.*.feed_forward.router.linear",
+    Linear("model.layers.*.mlp.gate"),
+)];
+
+/// The experts of a sparse feed-forward layer.
+pub(super) const EXPERTS: &[NameRow] = &[
     row(
         "blocks.*.feed_forward.experts.gate",
         Each("model.layers.*.mlp.experts.#.gate_proj.weight"),
