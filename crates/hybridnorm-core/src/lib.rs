@@ -2,7 +2,8 @@
 //! [Burn](https://burn.dev).
 //!
 //! A [`Placement`] says where the norms stand; a [`Block`] or a whole [`Decoder`] is built from it and runs on any
-//! Burn device. The crate enables no backend: your own `burn` features decide.
+//! Burn device. The crate enables no backend by itself: name it among this crate's features (`flex`, `cuda`, `wgpu`, ..), which pass it
+//! on to Burn. A backend that is named at `burn` alone lacks this project's operations, and the first of them panics.
 //!
 //! ```
 //! use burn::tensor::{Device, Int, Tensor};

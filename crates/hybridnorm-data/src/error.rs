@@ -27,7 +27,7 @@ pub enum DataError {
 
     /// The path holds no text.
     #[error(
-        "no text found under {}: expected files {READABLE}, with their text in `text`",
+        "no text found under {}: expected files {READABLE}, with their text in `text`, and not all of them blank",
         path.display()
     )]
     Empty {
@@ -189,7 +189,7 @@ pub enum DataError {
 
     /// The corpus is too small for both sides of the split.
     #[error(
-        "cannot hold out {fraction} of {documents} documents ({bytes} bytes): give more data or another fraction"
+        "cannot hold out {fraction} of {documents} documents ({bytes} bytes): give more documents, or another share with `prepare --validation` or `data.validation_fraction`"
     )]
     CannotSplit {
         /// The share asked for.

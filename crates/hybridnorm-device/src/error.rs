@@ -7,7 +7,7 @@ use crate::table::compiled_in;
 pub enum DeviceError {
     /// No row has the name.
     #[error(
-        "device \"{name}\" is not known: {hint}; this build has {}",
+        "device \"{name}\" is not known: {hint} (this build has {})",
         compiled_in()
     )]
     Unknown {

@@ -18,6 +18,28 @@ use crate::generate::GenerateError;
 use crate::hub::HubError;
 use crate::memory::TooLarge;
 use crate::report::ReportError;
+use crate::shell::word;
+
+/// What the program exits with, and when: the list behind `--help` and docs/reliability.md.
+pub const EXIT_CODES: [(u8, &str); 5] = [
+    (0, "done; or whoever read the output has had enough of it"),
+    (
+        1,
+        "failed while running: a device, standard output, a certificate or checkpoints that do not pass",
+    ),
+    (
+        2,
+        "the user can put it right: flags, configuration, data, checkpoints, directories, a disk that is full",
+    ),
+    (
+        3,
+        "`--max-time` is up; a run has left a checkpoint to `--resume` from",
+    ),
+    (
+        130,
+        "interrupted; a run has left a checkpoint to `--resume` from",
+    ),
+];
 
 /// A line of a file that is not what it should be.
 #[derive(Debug, thiserror::Error)]
@@ -159,7 +181,10 @@ pub enum Error {
         out_of_time: bool,
     },
     /// A run was stopped by `--max-time` and left a checkpoint behind.
-    #[error("time is up after step {step} of {steps}: continue with `hybridnorm-train train --out {} --resume`", run.display())]
+    #[error(
+        "time is up after step {step} of {steps}: continue with `hybridnorm-train train --out {} --resume`",
+        word(run)
+    )]
     OutOfTime {
         /// Steps done.
         step: u64,
@@ -169,7 +194,10 @@ pub enum Error {
         run: PathBuf,
     },
     /// A run was stopped by the user and left a checkpoint behind.
-    #[error("interrupted after step {step} of {steps}: continue with `hybridnorm-train train --out {} --resume`", run.display())]
+    #[error(
+        "interrupted after step {step} of {steps}: continue with `hybridnorm-train train --out {} --resume`",
+        word(run)
+    )]
     Interrupted {
         /// Steps done.
         step: u64,
@@ -201,8 +229,7 @@ impl Error {
         }
     }
 
-    /// What the process exits with: 0 where a reader of our output has had enough, 2 where the user can put it right
-    /// (command line, configuration, data, checkpoints, directories), 3 when time was up, 130 after an interruption, 1 for the rest.
+    /// What the process exits with: one of [`EXIT_CODES`].
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
@@ -288,6 +315,15 @@ mod tests {
         let code = |kind: io::ErrorKind| Error::Output(kind.into()).exit_code();
         assert_eq!(code(io::ErrorKind::BrokenPipe), 0);
         assert_eq!(code(io::ErrorKind::StorageFull), 1);
+    }
+
+    #[test]
+    fn the_page_has_every_exit_code() {
+        let page = include_str!("../../../docs/reliability.md");
+        for (code, when) in EXIT_CODES {
+            let row = format!("| {code} | {when} |");
+            assert!(page.contains(&row), "{row}");
+        }
     }
 
     #[test]

@@ -25,5 +25,6 @@ pub mod presets;
 pub mod recipe;
 pub mod report;
 pub mod run;
+mod shell;
 mod sizes;
 pub mod verify;

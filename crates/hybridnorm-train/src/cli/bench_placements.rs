@@ -4,12 +4,11 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::{Command, Stdio};
 
-use clap::{Args, Parser};
+use clap::Args;
 use hybridnorm_core::Placement;
 use hybridnorm_kernels::profile::Work;
 use serde_json::Value;
 
-use super::Cli;
 use crate::bench::Spread;
 use crate::error::Error;
 
@@ -49,7 +48,7 @@ pub(super) fn run(flags: &PlacementsFlags, out: &mut impl Write) -> Result<(), E
     // What the processes would refuse is refused here, once.
     let program = ["hybridnorm-train", "bench", "step"].map(OsString::from);
     let args = program.into_iter().chain(flags.step.clone());
-    Cli::try_parse_from(args).map_err(|error| Error::Usage(super::in_one_line(&error)))?;
+    super::parse(args).map_err(|error| Error::Usage(super::in_one_line(&error)))?;
     let mut rounds = vec![Vec::new(); flags.placements.len()];
     for round in 1..=flags.rounds {
         for (placement, found) in flags.placements.iter().zip(&mut rounds) {

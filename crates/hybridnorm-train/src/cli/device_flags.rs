@@ -3,7 +3,7 @@
 use clap::{Args, ValueEnum};
 use hybridnorm_core::ConfigError;
 
-use super::flags::one_of;
+use super::flags::{DEVICE, one_of};
 use crate::device::{DEVICES, DeviceSpec};
 use crate::error::Error;
 
@@ -11,12 +11,13 @@ use crate::error::Error;
 #[derive(Debug, Clone, Default, Args)]
 pub struct DeviceFlags {
     /// Where to compute
-    #[arg(long, value_name = "NAME", help = device_help())]
+    #[arg(long, help_heading = DEVICE, value_name = "NAME", help = device_help())]
     device: Option<String>,
     /// Several devices, data-parallel: each takes an equal part of a step's micro-batches, the first one holds the weights. A CPU may
     /// be named more than once
     #[arg(
         long,
+        help_heading = DEVICE,
         value_name = "NAME,NAME",
         value_delimiter = ',',
         conflicts_with = "device"
@@ -25,6 +26,7 @@ pub struct DeviceFlags {
     /// Where the gradients of several devices are added up
     #[arg(
         long,
+        help_heading = DEVICE,
         value_name = "WHERE",
         value_enum,
         default_value_t,

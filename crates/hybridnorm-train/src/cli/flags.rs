@@ -1,139 +1,138 @@
-//! The flags of a run, and the configuration they stand for.
+//! The flags of a run.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use core::fmt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 use hybridnorm_core::{ConfigError, InitScheme, PLACEMENTS, Placement};
 
-use super::batch::Sizes;
 use super::device_flags::DeviceFlags;
-use super::preset_run::{DEFAULT_PRESET, preset_run};
-use super::sources::Sources;
+use super::preset_run::DEFAULT_PRESET;
 use crate::amount::{Amount, count};
-use crate::data::{DEFAULT_MAX_BYTES, Tokenizer};
-use crate::device::DeviceSpec;
-use crate::engine::{Precision, Recompute, stored_config};
-use crate::error::Error;
-use crate::guard::Action;
+use crate::engine::{Precision, Recompute};
+use crate::guard::{Action, GuardConfig};
 use crate::presets;
 use crate::recipe::{OptimizerName, ScheduleShape};
-use crate::run::RunConfig;
+use crate::run::TrainingConfig;
 
-/// Rows of the embedding are a multiple of this, which matrix units like.
-const VOCAB_MULTIPLE: usize = 64;
-/// Where runs go that name no directory.
-const RUNS: &str = "runs";
+/// The parts of `--help`.
+const MODEL: &str = "Model";
+const TRAINING: &str = "Training";
+pub(super) const DEVICE: &str = "Device and memory";
+const DATA: &str = "Data";
+const RUN_DIRECTORY: &str = "Run directory";
+const REPORTS: &str = "Reports";
+const GUARDS: &str = "When something goes wrong";
 
 /// The flags of `train` and `plan`. What is not given comes from `--config`, then from the preset.
 #[derive(Debug, Clone, Default, Args)]
 pub struct RunFlags {
     /// Size of the model
-    #[arg(long, value_name = "NAME", help = preset_help())]
-    preset: Option<String>,
+    #[arg(long, help_heading = MODEL, value_name = "NAME", help = preset_help())]
+    pub(super) preset: Option<String>,
     /// Where the norms stand
-    #[arg(long, value_name = "NAME", help = placement_help())]
+    #[arg(long, help_heading = MODEL, value_name = "NAME", help = placement_help())]
     pub(super) placement: Option<String>,
     /// Initialisation
-    #[arg(long, value_name = "NAME", help = init_help())]
+    #[arg(long, help_heading = MODEL, value_name = "NAME", help = init_help())]
     pub(super) init: Option<String>,
     /// Optimiser steps
-    #[arg(long, value_name = "N")]
-    steps: Option<u64>,
+    #[arg(long, help_heading = TRAINING, value_name = "N", help = or("Optimiser steps", TrainingConfig::default().steps))]
+    pub(super) steps: Option<u64>,
     /// As many steps as make up this many tokens: 20M, 1.5B
-    #[arg(long, value_name = "N", conflicts_with = "steps", value_parser = token_count)]
-    tokens: Option<u64>,
+    #[arg(long, help_heading = TRAINING, value_name = "N", conflicts_with = "steps", value_parser = token_count)]
+    pub(super) tokens: Option<u64>,
     /// Sequences in a step
-    #[arg(long, value_name = "N")]
-    batch: Option<usize>,
+    #[arg(long, help_heading = TRAINING, value_name = "N", help = or("Sequences in a step", TrainingConfig::default().batch))]
+    pub(super) batch: Option<usize>,
     /// Sequences in one forward and backward pass; divides --batch [default: the configured one, or the next smaller divisor]
-    #[arg(long, value_name = "N")]
-    micro_batch: Option<usize>,
+    #[arg(long, help_heading = TRAINING, value_name = "N")]
+    pub(super) micro_batch: Option<usize>,
     /// Micro-batches in a step, on each device; with --batch or --micro-batch it gives the other one
-    #[arg(long, value_name = "N")]
-    accumulation: Option<usize>,
+    #[arg(long, help_heading = TRAINING, value_name = "N")]
+    pub(super) accumulation: Option<usize>,
     /// Tokens in a sequence
-    #[arg(long, value_name = "N")]
-    seq: Option<usize>,
+    #[arg(long, help_heading = TRAINING, value_name = "N", help = or("Tokens in a sequence", TrainingConfig::default().seq))]
+    pub(super) seq: Option<usize>,
     /// What matrices are multiplied in: f32, bf16
-    #[arg(long, value_name = "TYPE")]
-    precision: Option<Precision>,
-    /// What is computed twice to save memory: none, block
-    #[arg(long, value_name = "WHAT")]
-    recompute: Option<Recompute>,
+    #[arg(long, help_heading = DEVICE, value_name = "TYPE", help = or("What matrices are multiplied in: f32, bf16", Precision::default()))]
+    pub(super) precision: Option<Precision>,
+    /// What is computed twice to save memory: none, block [default: none]
+    #[arg(long, help_heading = DEVICE, value_name = "WHAT")]
+    pub(super) recompute: Option<Recompute>,
     /// Rows of logits that exist at once [default: as many as make 16 MiB, or 512 where that is more]
-    #[arg(long, value_name = "N")]
-    logit_rows: Option<usize>,
+    #[arg(long, help_heading = DEVICE, value_name = "N")]
+    pub(super) logit_rows: Option<usize>,
     /// Start a run that needs more memory than there seems to be
-    #[arg(long)]
-    ignore_memory: bool,
-    /// Highest learning rate
-    #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
+    #[arg(long, help_heading = DEVICE)]
+    pub(super) ignore_memory: bool,
+    /// Highest learning rate [default: that of the preset, which `plan` shows]
+    #[arg(long, help_heading = TRAINING, value_name = "RATE", allow_negative_numbers = true)]
     pub(super) lr: Option<f64>,
     /// Learning rate after the warm-up
-    #[arg(long, value_name = "NAME", help = schedule_help())]
-    schedule: Option<String>,
+    #[arg(long, help_heading = TRAINING, value_name = "NAME", help = schedule_help())]
+    pub(super) schedule: Option<String>,
     /// Optimiser
-    #[arg(long, value_name = "NAME", help = optimizer_help())]
-    optimizer: Option<String>,
-    /// Tokens of linear warm-up [default: 5 % of the run]
-    #[arg(long, value_name = "N")]
-    warmup_tokens: Option<u64>,
+    #[arg(long, help_heading = TRAINING, value_name = "NAME", help = optimizer_help())]
+    pub(super) optimizer: Option<String>,
+    /// Tokens of linear warm-up: 50000, 2M [default: 5 % of the run]
+    #[arg(long, help_heading = TRAINING, value_name = "N", value_parser = token_count)]
+    pub(super) warmup_tokens: Option<u64>,
     /// Seed of the data order and of the initialisation
-    #[arg(long, value_name = "N")]
+    #[arg(long, help_heading = TRAINING, value_name = "N", help = or("Seed of the data order and of the initialisation", TrainingConfig::default().seed))]
     pub(super) seed: Option<u64>,
     #[command(flatten)]
     pub(super) devices: DeviceFlags,
     /// A folder that `prepare` made; or text: .txt, .md, .jsonl (field `text`) or .parquet, a file, a directory or a pattern
     /// [default: the sources of the crates in Cargo.lock]
-    #[arg(long, value_name = "FILE|DIR")]
-    data: Option<PathBuf>,
+    #[arg(long, help_heading = DATA, value_name = "FILE|DIR")]
+    pub(super) data: Option<PathBuf>,
     /// `byte`, or the path of a Hugging Face tokenizer.json [default: byte]
-    #[arg(long, value_name = "byte|FILE")]
-    tokenizer: Option<String>,
+    #[arg(long, help_heading = DATA, value_name = "byte|FILE")]
+    pub(super) tokenizer: Option<String>,
     /// The run directory, new or with --resume [default: runs/PRESET-PLACEMENT, numbered where that exists]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, help_heading = RUN_DIRECTORY, value_name = "DIR")]
     pub(super) out: Option<PathBuf>,
     /// Between two evaluations: 100, or 5M tokens; 0 evaluates at the end only
-    #[arg(long, value_name = "AMOUNT")]
+    #[arg(long, help_heading = REPORTS, value_name = "AMOUNT", help = or("Between two evaluations: 100, or 5M tokens; 0 evaluates at the end only", TrainingConfig::default().eval_every))]
     pub(super) eval_every: Option<Amount>,
     /// Between two looks at every layer, beside that at the first step (gradient norms, activations, attention): 50, or 5M tokens;
-    /// 0 for none
-    #[arg(long, value_name = "AMOUNT")]
-    diagnostics: Option<Amount>,
+    /// 0 for none [default: 0]
+    #[arg(long, help_heading = REPORTS, value_name = "AMOUNT")]
+    pub(super) diagnostics: Option<Amount>,
     /// Between two checkpoints: 100, or 5M tokens; 0 writes one at the end only
-    #[arg(long, value_name = "AMOUNT")]
-    checkpoint_every: Option<Amount>,
+    #[arg(long, help_heading = RUN_DIRECTORY, value_name = "AMOUNT", help = or("Between two checkpoints: 100, or 5M tokens; 0 writes one at the end only", TrainingConfig::default().checkpoint_every))]
+    pub(super) checkpoint_every: Option<Amount>,
     /// Checkpoints kept, the newest, beside the best; 0 keeps all
-    #[arg(long, value_name = "N")]
+    #[arg(long, help_heading = RUN_DIRECTORY, value_name = "N", help = or("Checkpoints kept, the newest, beside the best; 0 keeps all", TrainingConfig::default().keep_checkpoints))]
     pub(super) keep: Option<usize>,
-    /// Keep one checkpoint for good every so often: 1000, or 50M tokens; 0 for none
-    #[arg(long, value_name = "AMOUNT")]
-    keep_every: Option<Amount>,
+    /// Keep one checkpoint for good every so often: 1000, or 50M tokens; 0 for none [default: 0]
+    #[arg(long, help_heading = RUN_DIRECTORY, value_name = "AMOUNT")]
+    pub(super) keep_every: Option<Amount>,
     /// After a spike of loss or gradient norm: warn, skip, rollback, stop
-    #[arg(long, value_name = "ACTION")]
-    on_spike: Option<Action>,
+    #[arg(long, help_heading = GUARDS, value_name = "ACTION", help = or("After a spike of loss or gradient norm: warn, skip, rollback, stop", GuardConfig::default().spike))]
+    pub(super) on_spike: Option<Action>,
     /// After a loss or gradient that is not finite: skip, rollback, stop
-    #[arg(long, value_name = "ACTION")]
-    on_non_finite: Option<Action>,
+    #[arg(long, help_heading = GUARDS, value_name = "ACTION", help = or("After a loss or gradient that is not finite: skip, rollback, stop", GuardConfig::default().non_finite))]
+    pub(super) on_non_finite: Option<Action>,
     /// End the run, with a checkpoint, once this much time has passed: 90m, 11h 30m
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long, help_heading = RUN_DIRECTORY, value_name = "TIME", value_parser = humantime::parse_duration)]
     pub(super) max_time: Option<Duration>,
     /// Also write figures as TensorBoard event files, to tensorboard/ in the run directory
-    #[arg(long)]
-    tensorboard: bool,
+    #[arg(long, help_heading = REPORTS)]
+    pub(super) tensorboard: bool,
     /// Show Burn's dashboard instead of lines (in a build with the feature `tui`)
-    #[arg(long)]
+    #[arg(long, help_heading = REPORTS)]
     pub(super) tui: bool,
     /// Continue the run in --out, or else the latest of the default directories
-    #[arg(long)]
+    #[arg(long, help_heading = RUN_DIRECTORY)]
     pub(super) resume: bool,
     /// A field that may differ on --resume although it changes what is computed, e.g. schedule.lr
-    #[arg(long, value_name = "FIELD", requires = "resume")]
-    allow: Vec<String>,
+    #[arg(long, help_heading = RUN_DIRECTORY, value_name = "FIELD", requires = "resume")]
+    pub(super) allow: Vec<String>,
     /// A whole run as TOML (`plan --toml` prints one); flags override it
-    #[arg(long, value_name = "FILE", conflicts_with = "resume")]
+    #[arg(long, help_heading = RUN_DIRECTORY, value_name = "FILE", conflicts_with = "resume")]
     pub(super) config: Option<PathBuf>,
 }
 
@@ -167,233 +166,9 @@ impl BaseFlags {
     }
 }
 
-/// What the flags stand for: valid, but for the data.
-#[derive(Debug, Clone)]
-pub(super) struct Request {
-    pub config: RunConfig,
-    pub device: DeviceSpec,
-    /// The other devices of a run on several.
-    pub replicas: Vec<DeviceSpec>,
-    pub tokenizer: Tokenizer,
-    /// Where the data was prepared before.
-    pub sources: Option<Sources>,
-    pub out: PathBuf,
-    pub resume: bool,
-    pub allow: Vec<String>,
-    pub max_time: Option<Duration>,
-    pub tensorboard: bool,
-    pub tui: bool,
-    pub ignore_memory: bool,
-    /// The preset, where the model is one.
-    pub preset: Option<&'static str>,
-}
-
-impl Request {
-    /// Every device of the run, as `--devices` takes them.
-    pub fn device_names(&self) -> String {
-        let all = std::iter::once(&self.device).chain(&self.replicas);
-        all.map(DeviceSpec::to_string).collect::<Vec<_>>().join(",")
-    }
-}
-
-impl RunFlags {
-    /// Resolves and validates everything that needs no data.
-    pub(super) fn resolve(&self) -> Result<Request, Error> {
-        let (device, replicas) = self.devices.resolve()?;
-        let placement: Option<Placement> = self.placement.as_deref().map(str::parse).transpose()?;
-        let init: Option<InitScheme> = self.init.as_deref().map(str::parse).transpose()?;
-        let schedule: Option<ScheduleShape> =
-            self.schedule.as_deref().map(str::parse).transpose()?;
-        let optimizer: Option<OptimizerName> =
-            self.optimizer.as_deref().map(str::parse).transpose()?;
-        let preset = presets::find(self.preset.as_deref().unwrap_or(DEFAULT_PRESET))?;
-        let base = match &placement {
-            Some(placement) => placement.clone(),
-            None => preset.model.decoder.placement.clone(),
-        };
-        let name = match &self.config {
-            Some(file) => stem(file),
-            None => directory_name(preset.name, &base),
-        };
-        let out = match (&self.out, self.resume) {
-            (Some(out), _) => out.clone(),
-            (None, true) => latest(&name),
-            (None, false) => unused(&name),
-        };
-        let (mut config, from_preset) = match (&self.config, self.resume) {
-            (_, true) => (stored_config(&out)?, false),
-            (Some(file), false) => (read(file)?, false),
-            (None, false) => (preset_run(&preset), true),
-        };
-        let from_preset = from_preset || self.preset.is_some();
-        if self.preset.is_some() {
-            config.model = preset.model.decoder.clone();
-            config.sparse = preset.model.sparse.clone();
-        }
-        if let Some(placement) = placement {
-            config.model.placement = placement;
-        }
-        if let Some(init) = init {
-            config.model.init.scheme = Some(init);
-        }
-        if let Some(shape) = schedule {
-            config.schedule.reshape(shape);
-        }
-        if let Some(name) = optimizer {
-            config.optimizer.rename(name);
-        }
-        self.overlay(&mut config)?;
-        if !self.resume {
-            config.spell_out();
-        }
-        config.data.validate()?;
-        let (sources, tokenizer) = Sources::open(&mut config.data)?;
-        set_vocabulary(
-            &mut config,
-            &tokenizer,
-            from_preset || self.tokenizer.is_some(),
-        )?;
-        config.validate()?;
-        Ok(Request {
-            config,
-            device,
-            replicas,
-            tokenizer,
-            sources,
-            out,
-            resume: self.resume,
-            allow: self.allow.clone(),
-            max_time: self.max_time,
-            tensorboard: self.tensorboard,
-            tui: self.tui,
-            ignore_memory: self.ignore_memory,
-            preset: from_preset.then_some(preset.name),
-        })
-    }
-
-    /// Puts the flags over a configuration.
-    fn overlay(&self, config: &mut RunConfig) -> Result<(), ConfigError> {
-        fn set<T: Clone>(field: &mut T, flag: &Option<T>) {
-            if let Some(value) = flag {
-                *field = value.clone();
-            }
-        }
-        let training = &mut config.training;
-        set(&mut training.steps, &self.steps);
-        let sizes = Sizes {
-            batch: self.batch,
-            micro_batch: self.micro_batch,
-            accumulation: self.accumulation,
-            devices: self.devices.count(),
-        };
-        sizes.overlay(training)?;
-        set(&mut training.precision, &self.precision);
-        set(&mut training.recompute, &self.recompute);
-        training.logit_rows = self.logit_rows.or(training.logit_rows);
-        set(&mut training.eval_every, &self.eval_every);
-        set(&mut training.diagnostics_every, &self.diagnostics);
-        set(&mut training.checkpoint_every, &self.checkpoint_every);
-        set(&mut training.keep_checkpoints, &self.keep);
-        set(&mut training.keep_every, &self.keep_every);
-        set(&mut config.guard.spike, &self.on_spike);
-        set(&mut config.guard.non_finite, &self.on_non_finite);
-        if let Some(seed) = self.seed {
-            training.seed = seed;
-            config.model.init.seed = seed;
-        }
-        if let Some(seq) = self.seq {
-            training.seq = seq;
-            // Positions are rotations, so a model takes any length; this one is asked for by name.
-            config.model.max_seq_len = config.model.max_seq_len.max(seq);
-        }
-        if let Some(tokens) = self.tokens {
-            training.steps = Amount::Tokens(tokens).in_steps(training.tokens_per_step());
-        }
-        set(&mut config.schedule.lr, &self.lr);
-        if self.warmup_tokens.is_some() {
-            config.schedule.warmup_tokens = self.warmup_tokens;
-        }
-        if self.data.is_some() {
-            config.data.path = self.data.clone();
-            config.data.sources.clear();
-        }
-        set(&mut config.data.tokenizer, &self.tokenizer);
-        Ok(())
-    }
-}
-
 fn token_count(text: &str) -> Result<u64, ConfigError> {
     count(text)
         .ok_or_else(|| ConfigError::new("tokens", text, "a whole number: 20000000, 20M, 1.5B"))
-}
-
-/// The model's vocabulary is the tokenizer's where nobody has chosen it, and holds it otherwise.
-fn set_vocabulary(
-    config: &mut RunConfig,
-    tokenizer: &Tokenizer,
-    follow: bool,
-) -> Result<(), ConfigError> {
-    let size = tokenizer.vocab_size();
-    let model = &mut config.model;
-    if follow {
-        model.vocab_size = size;
-        model.padded_vocab_size = size.next_multiple_of(VOCAB_MULTIPLE);
-    } else if model.vocab_size < size {
-        let allowed = format!(
-            "at least the {size} tokens of tokenizer {}",
-            tokenizer.name()
-        );
-        return Err(ConfigError::new(
-            "model.vocab_size",
-            model.vocab_size,
-            allowed,
-        ));
-    }
-    Ok(())
-}
-
-fn read(file: &Path) -> Result<RunConfig, Error> {
-    let text = fs::read_to_string(file).map_err(Error::io("read", file))?;
-    toml::from_str(&text).map_err(|error| Error::ConfigFile {
-        path: file.to_path_buf(),
-        line: error
-            .span()
-            .and_then(|span| text.get(..span.start))
-            .map(|before| before.matches('\n').count() + 1),
-        reason: error.message().to_string(),
-    })
-}
-
-pub(super) fn stem(file: &Path) -> String {
-    let stem = file.file_stem().unwrap_or(file.as_os_str());
-    stem.to_string_lossy().into_owned()
-}
-
-fn directory_name(preset: &str, placement: &Placement) -> String {
-    let placement = placement.row().map_or("custom", |row| row.name);
-    format!("{preset}-{placement}")
-}
-
-/// `runs/NAME`, `runs/NAME-2`, `runs/NAME-3`, …
-fn numbered(name: &str) -> impl Iterator<Item = PathBuf> + '_ {
-    let runs = Path::new(RUNS);
-    let first = std::iter::once(runs.join(name));
-    first.chain((2u64..).map(move |n| runs.join(format!("{name}-{n}"))))
-}
-
-/// The first default directory that does not exist yet.
-fn unused(name: &str) -> PathBuf {
-    numbered(name)
-        .find(|path| !path.exists())
-        .unwrap_or_else(|| Path::new(RUNS).join(name))
-}
-
-/// The last default directory that exists, or the first of all.
-fn latest(name: &str) -> PathBuf {
-    numbered(name)
-        .take_while(|path| path.exists())
-        .last()
-        .unwrap_or_else(|| Path::new(RUNS).join(name))
 }
 
 /// Help that ends in a list of names.
@@ -426,52 +201,7 @@ pub(super) fn optimizer_help() -> String {
         + &format!(" [default: {}]", OptimizerName::default())
 }
 
-/// Most text the default corpus holds.
-pub(super) const DEFAULT_CORPUS_BYTES: u64 = DEFAULT_MAX_BYTES;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_budget_in_tokens_is_rounded_up_to_steps() {
-        let flags = RunFlags {
-            tokens: token_count("1.5M").ok(),
-            seq: Some(1000),
-            batch: Some(7),
-            ..RunFlags::default()
-        };
-        let training = flags.resolve().unwrap().config.training;
-        // 1,500,000 / 7,000 = 214.3.
-        assert_eq!(training.steps, 215);
-    }
-
-    #[test]
-    fn the_demo_follows_its_tokenizer() {
-        let request = RunFlags::default().resolve().unwrap();
-        assert_eq!(request.config.model.vocab_size, 257);
-        assert_eq!(request.config.model.padded_vocab_size, 320);
-        assert_eq!(request.preset, Some("demo"));
-    }
-
-    #[test]
-    fn flags_override_the_preset() {
-        let flags = RunFlags {
-            preset: Some("151m".to_string()),
-            placement: Some("pre".to_string()),
-            seq: Some(8192),
-            batch: Some(12),
-            seed: Some(7),
-            ..RunFlags::default()
-        };
-        let config = flags.resolve().unwrap().config;
-        assert_eq!(config.model.placement.to_string(), "pre");
-        assert_eq!(
-            (config.training.seq, config.model.max_seq_len),
-            (8192, 8192)
-        );
-        assert_eq!(config.training.micro_batch, 6);
-        assert_eq!((config.training.seed, config.model.init.seed), (7, 7));
-        assert_eq!(config.schedule.lr, 3e-4);
-    }
+/// Help that ends in a default.
+fn or(what: &str, default: impl fmt::Display) -> String {
+    format!("{what} [default: {default}]")
 }

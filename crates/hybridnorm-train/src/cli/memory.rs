@@ -2,8 +2,8 @@
 
 use core::fmt;
 
-use super::flags::Request;
 use super::ready::ReadyRun;
+use super::request::Request;
 use crate::device::{DeviceSpec, memory_for};
 use crate::engine::resident_memory;
 use crate::error::Error;

@@ -1,9 +1,8 @@
 //! The command line: one file per subcommand. Each turns its flags into a validated configuration and calls the
 //! library.
 //!
-//! Results go to standard output, progress and errors to standard error. An error is one line. Exit codes: 0 done,
-//! 1 a failure while running, 2 something the user can put right, 3 a run whose `--max-time` is up and 130 one that was
-//! interrupted, each with a checkpoint.
+//! Results go to standard output, progress and errors to standard error. An error is one line, and its exit code one of
+//! [`EXIT_CODES`].
 
 mod batch;
 mod bench;
@@ -11,6 +10,7 @@ mod bench_checkpoint;
 mod bench_generate;
 mod bench_placements;
 mod compare;
+mod contents;
 mod device_flags;
 mod devices;
 mod eval;
@@ -32,6 +32,7 @@ mod prompts;
 mod published;
 mod ready;
 mod report;
+mod request;
 mod results;
 mod run_data;
 mod serve_device;
@@ -46,7 +47,7 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use bench::{Bench, StepFlags};
 pub use bench_checkpoint::CheckpointBenchFlags;
@@ -70,14 +71,28 @@ pub use shape_flags::ShapeFlags;
 pub use tokenizer::{TokenizerCommand, TokenizerTrainFlags};
 pub use verify::VerifyFlags;
 
-use crate::error::Error;
+use crate::error::{EXIT_CODES, Error};
 
-const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed while running; 2 wrong flags, configuration, data, checkpoint \
-                          or directory; 3 out of --max-time, and 130 interrupted, each with a checkpoint to --resume from";
+/// What the libraries below say of a number that is none, and what it says of it here.
+const PLAINER: [(&str, &str); 4] = [
+    (
+        "invalid digit found in string",
+        "a whole number is needed, such as 500",
+    ),
+    (
+        "number too large to fit in target type",
+        "the number is too large",
+    ),
+    (
+        "cannot parse integer from empty string",
+        "a whole number is needed, such as 500",
+    ),
+    ("invalid float literal", "a number is needed, such as 3e-4"),
+];
 
 /// Trains transformer language models with any norm placement. Without a subcommand: train.
 #[derive(Debug, Parser)]
-#[command(name = "hybridnorm-train", version, args_conflicts_with_subcommands = true, after_help = EXIT_CODES)]
+#[command(name = "hybridnorm-train", version, args_conflicts_with_subcommands = true, after_help = exit_codes())]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -85,7 +100,8 @@ pub struct Cli {
     /// The flags of `train`, which is the default.
     #[command(flatten)]
     pub train: RunFlags,
-    /// Compute norms, attention, activations and losses by the plain operations that define them: slow, and with other roundings
+    /// Compute norms, attention, activations and losses by the plain operations that define them: slow, and with other roundings.
+    /// Refused by commands that compute none
     #[arg(long, global = true)]
     pub reference_ops: bool,
 }
@@ -132,10 +148,33 @@ pub enum Command {
     Placements,
 }
 
+impl Command {
+    /// Whether it computes anything with a model.
+    fn computes(&self) -> bool {
+        !matches!(
+            self,
+            Self::Report(_)
+                | Self::Prepare(_)
+                | Self::Tokenizer(_)
+                | Self::Import(_)
+                | Self::Inspect(_)
+                | Self::Devices(_)
+                | Self::ServeDevice(_)
+                | Self::Placements
+        )
+    }
+}
+
+/// The end of `--help`.
+fn exit_codes() -> String {
+    let rows = EXIT_CODES.map(|(code, when)| format!("\n{code:>5}  {}", when.replace('`', "")));
+    format!("Exit codes:{}", rows.concat())
+}
+
 /// Runs the program with `args`, its own name first.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let out = &mut io::stdout();
-    let result = match Cli::try_parse_from(args) {
+    let result = match parse(args) {
         Ok(cli) => dispatch(cli, out),
         Err(error) => refuse(&error, out),
     };
@@ -150,7 +189,29 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     ExitCode::from(code)
 }
 
+/// The command line that `args` are.
+fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    let mut command = with_negative_values(Cli::command());
+    let mut matches = command.try_get_matches_from_mut(args)?;
+    Cli::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
+}
+
+/// Takes `-1` behind an option as its value, so that what is said of it names the option.
+fn with_negative_values(command: clap::Command) -> clap::Command {
+    let values = |arg: clap::Arg| match arg.get_action().takes_values() && !arg.is_positional() {
+        true => arg.allow_negative_numbers(true),
+        false => arg,
+    };
+    command
+        .mut_args(values)
+        .mut_subcommands(with_negative_values)
+}
+
 fn dispatch(cli: Cli, out: &mut impl Write) -> Result<(), Error> {
+    if cli.reference_ops && !cli.command.as_ref().is_none_or(Command::computes) {
+        let message = "--reference-ops: this command computes nothing that it would change";
+        return Err(Error::Usage(message.to_string()));
+    }
     // Tokenizing allocates for every word on every thread: one place for all would have them wait for each other.
     if !matches!(
         cli.command,
@@ -201,18 +262,22 @@ fn in_one_line(error: &clap::Error) -> String {
         .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"))
         .filter(|line| !line.is_empty())
         .collect();
-    let text = lines.join("; ");
-    text.strip_prefix("error: ").unwrap_or(&text).to_string()
+    let text = lines.join("; ").replace(":; ", ": ");
+    let text = text.strip_prefix("error: ").unwrap_or(&text).to_string();
+    PLAINER
+        .iter()
+        .fold(text, |text, (theirs, ours)| text.replace(theirs, ours))
 }
 
 #[cfg(test)]
 mod tests {
+    use rstest::rstest;
+
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_definition_is_consistent() {
-        Cli::command().debug_assert();
+        with_negative_values(Cli::command()).debug_assert();
     }
 
     #[test]
@@ -241,10 +306,43 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_flag_is_refused_in_one_line() {
-        let error = Cli::try_parse_from(["hybridnorm-train", "--placment", "pre"]).unwrap_err();
-        let error = refuse(&error, &mut Vec::new()).unwrap_err().to_string();
-        assert!(error.contains("--placment") && error.contains("--placement"));
+    fn the_readme_has_every_command() {
+        let readme = include_str!("../../../../README.md");
+        for command in Cli::command().get_subcommands() {
+            let mut parts: Vec<&str> = command
+                .get_subcommands()
+                .map(clap::Command::get_name)
+                .collect();
+            if parts.is_empty() {
+                parts.push("");
+            }
+            for part in parts {
+                let call = format!("{} {part}", command.get_name());
+                assert!(readme.contains(call.trim_end()), "{call}");
+            }
+        }
+    }
+
+    #[rstest]
+    #[case("--placment pre", &["--placment", "--placement"])]
+    #[case("--seed -1", &["'-1'", "--seed <N>", "a whole number is needed"])]
+    #[case("bench step --steps 1e3", &["'1e3'", "--steps <N>", "a whole number is needed"])]
+    #[case("--steps 99999999999999999999", &["--steps <N>", "too large"])]
+    #[case("--lr fast", &["--lr <RATE>", "a number is needed, such as 3e-4"])]
+    #[case("report", &["were not provided: <DIR>"])]
+    #[case("inspect runs/demo --reference-ops", &["--reference-ops", "nothing"])]
+    fn a_wrong_command_line_is_refused_in_one_line(#[case] line: &str, #[case] words: &[&str]) {
+        let args = std::iter::once("hybridnorm-train").chain(line.split(' '));
+        let result = match parse(args.map(OsString::from)) {
+            Ok(cli) => dispatch(cli, &mut Vec::new()),
+            Err(error) => refuse(&error, &mut Vec::new()),
+        };
+        let error = result.unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        let error = error.to_string();
         assert!(!error.contains('\n') && !error.contains("Usage"), "{error}");
+        for word in words {
+            assert!(error.contains(word), "no {word:?} in: {error}");
+        }
     }
 }

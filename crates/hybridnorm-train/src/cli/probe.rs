@@ -7,6 +7,7 @@ use std::sync::Arc;
 use clap::Args;
 use hybridnorm_core::{ConfigError, InitScheme, PLACEMENTS, Placement};
 
+use super::contents::Contents;
 use super::flags::{BaseFlags, one_of};
 use super::memory::resident;
 use super::probe_plan::ProbePlan;
@@ -15,8 +16,11 @@ use super::run_data::RunData;
 use crate::device::{DeviceSpec, adapter_name};
 use crate::error::Error;
 use crate::lab::probe::search::{self, Next};
-use crate::lab::probe::{Job, Lab, Line, Measure, PROBE, ProbeFile, Setting, Summary, jobs};
+use crate::lab::probe::{
+    Job, Lab, Line, Measure, PROBE, ProbeFile, SUMMARY, Setting, Summary, jobs,
+};
 use crate::presets;
+use crate::report::{self, REPORT};
 use crate::run::RunConfig;
 
 /// Sizes of the model and of a step where neither a preset nor a configuration is named: small, for depth costs enough.
@@ -178,7 +182,19 @@ pub(super) fn run(flags: &ProbeFlags, out: &mut impl Write) -> Result<(), Error>
     }
     let summary = Summary::new(&setting, &jobs, file.lines());
     summary.save(&dir)?;
-    tell(format!("\n{summary}\n{}\n", dir.join(PROBE).display()))?;
+    if let Err(error) = report::write(&dir) {
+        // The measurements are taken and saved; their picture can be drawn again.
+        let _ = writeln!(io::stderr(), "warning: no report: {error}");
+    }
+    let contents = Contents {
+        dir: &dir,
+        files: &[
+            (REPORT, "the same in pictures, on one page"),
+            (SUMMARY, "the tables"),
+            (PROBE, "every measurement"),
+        ],
+    };
+    tell(format!("\n{summary}\n{contents}"))?;
     if flags.json {
         let text = serde_json::to_string(&summary).map_err(|error| Error::Output(error.into()))?;
         writeln!(out, "{text}").map_err(Error::Output)?;
@@ -235,7 +251,7 @@ fn told(line: &Line) -> String {
 
 impl ProbeFlags {
     /// The run that everything is measured of, but for its shape.
-    fn request(&self) -> Result<super::flags::Request, Error> {
+    fn request(&self) -> Result<super::request::Request, Error> {
         let small = self.is_small().then_some(SMALL);
         let base = BaseFlags {
             preset: self.preset.clone(),
@@ -311,7 +327,7 @@ impl ProbeFlags {
     fn out(&self, preset: Option<&str>) -> PathBuf {
         let name = match (&self.config, preset) {
             _ if self.is_small() => "small".to_string(),
-            (Some(file), _) => super::flags::stem(file),
+            (Some(file), _) => super::request::stem(file),
             (None, preset) => preset.unwrap_or("model").to_string(),
         };
         let default = || PathBuf::from("runs").join(format!("probe-{name}"));

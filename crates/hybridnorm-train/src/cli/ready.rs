@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::flags::{Request, RunFlags};
+use super::flags::RunFlags;
+use super::request::Request;
 use super::run_data::{DataFacts, RunData};
 use crate::data::Validation;
 use crate::engine::{BatchSource, RunDir};

@@ -6,15 +6,15 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use super::contents::Contents;
 use super::ready::ReadyRun;
-use crate::engine::{CHECKPOINTS, CONFIG, METRICS, TrainSummary};
+use crate::engine::{CHECKPOINTS, CONFIG, METRICS, SUMMARY, TrainSummary};
 use crate::error::Error;
 use crate::generate::{Event, Generator, Sampling, Settings};
 use crate::report::REPORT;
+use crate::shell;
 use crate::sizes::{Parameters, thousands};
 
-/// The results' file name in a run directory.
-const SUMMARY: &str = "summary.json";
 /// Tokens of the sample.
 const SAMPLE_TOKENS: usize = 240;
 /// Characters of a validation document that a sample continues.
@@ -217,21 +217,20 @@ impl fmt::Display for Results {
         } else {
             writeln!(f, "\nall {} steps were done already", thousands(self.steps))?;
         }
-        writeln!(f, "{}", self.run)?;
-        let contents = [
-            (CONFIG, "the whole configuration, for --config"),
-            (METRICS, "every step and evaluation"),
-            (CHECKPOINTS, "weights and optimiser state, for --resume"),
-            (SUMMARY, "these results"),
-            (REPORT, "all of it in pictures, on one page"),
-        ];
-        for (name, what) in contents {
-            writeln!(f, "    {name:<16}{what}")?;
-        }
+        let contents = Contents {
+            dir: Path::new(&self.run),
+            files: &[
+                (CONFIG, "the whole configuration, for --config"),
+                (METRICS, "every step and evaluation"),
+                (CHECKPOINTS, "weights and optimiser state, for --resume"),
+                (SUMMARY, "these results"),
+                (REPORT, "all of it in pictures, on one page"),
+            ],
+        };
         writeln!(
             f,
-            "continue its text: hybridnorm-train generate --model {} --prompt TEXT",
-            self.run
+            "{contents}continue its text: hybridnorm-train generate --model {} --prompt TEXT",
+            shell::word(Path::new(&self.run))
         )
     }
 }

@@ -1,6 +1,6 @@
 //! The data of a run: what it trains on, what it is scored on, and what is to be said about both.
 
-use super::flags::{DEFAULT_CORPUS_BYTES, Request};
+use super::request::{DEFAULT_CORPUS_BYTES, Request};
 use crate::data::{
     Batches, Corpus, DataError, HeldOut, SplitRule, StepBatch, TextSplit, TokenSplit,
     TokenizedCorpus,

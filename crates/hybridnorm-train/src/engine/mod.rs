@@ -63,7 +63,7 @@ pub use model::{LanguageModel, MicroBatch, Output, TokenBatch};
 pub use precision::Precision;
 pub use routers::RouterRecord;
 pub use run_dir::{
-    CHECKPOINTS, CONFIG, Difference, INCIDENTS, METRICS, RunDir, changed_mathematics,
+    CHECKPOINTS, CONFIG, Difference, INCIDENTS, METRICS, RunDir, SUMMARY, changed_mathematics,
     differing_fields, stored_config,
 };
 pub use signals::interrupt_on_signals;

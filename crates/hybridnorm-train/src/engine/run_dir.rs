@@ -16,6 +16,8 @@ use crate::run::RunConfig;
 pub const CONFIG: &str = "config.toml";
 /// The log's file name.
 pub const METRICS: &str = "metrics.jsonl";
+/// The results' file name.
+pub const SUMMARY: &str = "summary.json";
 /// The folder of checkpoints.
 pub const CHECKPOINTS: &str = "checkpoints";
 /// The folder of steps that went wrong.

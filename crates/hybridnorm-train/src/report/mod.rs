@@ -17,12 +17,15 @@ mod chart;
 mod error;
 mod export;
 mod figure;
+mod layer_figures;
 mod log;
 mod of_comparison;
 mod of_probe;
 mod of_run;
 mod page;
 mod run_figures;
+mod run_routers;
+mod series;
 mod spark;
 mod table;
 
@@ -37,6 +40,7 @@ pub use table::{Cell, Table};
 
 use crate::engine::CONFIG;
 use crate::lab::compare::COMPARISON;
+use crate::lab::probe::PROBE;
 
 /// The report's file name in the directory that it is about.
 pub const REPORT: &str = "report.html";
@@ -73,7 +77,7 @@ impl Report {
     pub fn of(dir: &Path) -> Result<Self, ReportError> {
         if dir.join(COMPARISON).is_file() {
             of_comparison::report(dir)
-        } else if dir.join(of_probe::MEASUREMENTS).is_file() {
+        } else if dir.join(PROBE).is_file() {
             of_probe::report(dir)
         } else if dir.join(CONFIG).is_file() {
             of_run::report(dir)
@@ -103,7 +107,11 @@ impl Report {
                 .collect();
             let last = values.last()?;
             let curve = sparkline(&values, 40);
-            Some(format!("{:<40} {curve} {last:.4}", figure.title))
+            Some(format!(
+                "{:<40} {curve} {}",
+                figure.title,
+                series::short(*last)
+            ))
         };
         self.figures().filter_map(line).collect()
     }

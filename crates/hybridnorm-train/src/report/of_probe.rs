@@ -8,79 +8,30 @@ use serde_json::Value;
 use super::chart::{Axis, Lines, Series};
 use super::error::ReportError;
 use super::figure::Figure;
+use super::layer_figures::{LAYER_FIGURES, LayerFigure};
 use super::log::{Log, at};
 use super::of_run::flatten;
-use super::run_figures::{ended, short};
+use super::series::{ended, short};
 use super::table::{Cell, Table};
 use super::{Report, Section};
-
-/// The measurements' file name.
-pub(super) const MEASUREMENTS: &str = "probe.jsonl";
-/// The summary's.
-const SUMMARY: &str = "probe.json";
-
-/// A figure of every layer: its path in a look, the file's name, the heading, whether its axis has equal factors.
-const LAYER_FIGURES: [(&str, &str, &str, bool); 7] = [
-    (
-        "gradient_norm.attention",
-        "gradient-attention",
-        "Gradient norm of attention by layer",
-        true,
-    ),
-    (
-        "gradient_norm.feed_forward",
-        "gradient-feed-forward",
-        "Gradient norm of the feed-forward layer by layer",
-        true,
-    ),
-    (
-        "activation_rms",
-        "activation-rms",
-        "RMS of the stream behind each layer",
-        true,
-    ),
-    (
-        "token_similarity",
-        "token-similarity",
-        "Mean cosine of pairs of tokens behind each layer",
-        false,
-    ),
-    (
-        "attention_entropy",
-        "attention-entropy",
-        "Entropy of attention by layer, in nats",
-        false,
-    ),
-    (
-        "least_head_entropy",
-        "least-head-entropy",
-        "Entropy of the head that has the least, by layer",
-        false,
-    ),
-    (
-        "largest_logit",
-        "largest-logit",
-        "Largest attention logit by layer",
-        true,
-    ),
-];
+use crate::lab::probe::{PROBE, SUMMARY, Summary};
 
 /// Curves by name.
-type Curves = BTreeMap<String, Vec<(f64, f64)>>;
+pub(super) type Curves = BTreeMap<String, Vec<(f64, f64)>>;
 
 pub(super) fn report(dir: &Path) -> Result<Report, ReportError> {
-    let path = dir.join(MEASUREMENTS);
+    let path = dir.join(PROBE);
     let log = Log::read(&path)?;
-    let summary = std::fs::read_to_string(dir.join(SUMMARY)).unwrap_or_default();
     // A probe that was stopped has none yet.
-    let summary: Value = serde_json::from_str(&summary).unwrap_or_default();
+    let summary = std::fs::read_to_string(dir.join(SUMMARY)).unwrap_or_default();
+    let summary: Option<Summary> = serde_json::from_str(&summary).ok();
     let mut depths: Vec<u64> = log
         .of("layers")
         .filter_map(|line| line["depth"].as_u64())
         .collect();
     depths.sort_unstable();
     depths.dedup();
-    let mut sections = Vec::new();
+    let mut sections: Vec<Section> = summary.iter().map(tables).collect();
     for depth in depths {
         sections.push(layers(&log, depth));
     }
@@ -90,9 +41,25 @@ pub(super) fn report(dir: &Path) -> Result<Report, ReportError> {
     sections.push(setting(&log));
     Ok(Report {
         title: "Placements probed".to_string(),
-        answer: summary["answer"].as_str().map(str::to_string),
+        answer: summary.map(|summary| summary.answer),
         sections,
     })
+}
+
+/// The tables that the command ends with.
+fn tables(summary: &Summary) -> Section {
+    let tables = summary.tables().into_iter().map(|summary| {
+        let mut table = Table::new(summary.columns);
+        for row in summary.rows {
+            table.push(row.into_iter().map(Cell::from));
+        }
+        (summary.title.to_string(), table)
+    });
+    Section {
+        title: "Summary".to_string(),
+        tables: tables.collect(),
+        ..Section::default()
+    }
 }
 
 /// What the curves of a model go by.
@@ -107,7 +74,14 @@ fn subject(line: &Value) -> String {
 /// Every layer of the models of a depth, in the first and the last step of the short run.
 fn layers(log: &Log, depth: u64) -> Section {
     let mut figures = Vec::new();
-    for (path, id, title, log_axis) in LAYER_FIGURES {
+    for LayerFigure {
+        path,
+        id,
+        title,
+        unit,
+        log: log_axis,
+    } in LAYER_FIGURES
+    {
         for (which, index) in [("first", 0), ("last", usize::MAX)] {
             let mut steps = Vec::new();
             let mut curves = Curves::new();
@@ -133,7 +107,7 @@ fn layers(log: &Log, depth: u64) -> Section {
             figures.extend(by_x(
                 &id,
                 &title,
-                ["layer", "value"],
+                ["layer", unit],
                 [false, log_axis],
                 curves,
             ));
@@ -149,15 +123,7 @@ fn layers(log: &Log, depth: u64) -> Section {
 /// Loss against the learning rate.
 fn rates(log: &Log) -> Option<Section> {
     let mut depths: BTreeMap<u64, Curves> = BTreeMap::new();
-    let mut table = Table::new([
-        "placement",
-        "layers",
-        "init",
-        "seed",
-        "learning rate",
-        "loss",
-        "how it ended",
-    ]);
+    let mut table = Table::new(TRIAL);
     for line in log.of("learning_rate") {
         let depth = line["depth"].as_u64().unwrap_or(0);
         let curve = depths
@@ -196,15 +162,7 @@ fn rates(log: &Log) -> Option<Section> {
 
 /// Loss after a short run from each initialisation.
 fn inits(log: &Log) -> Option<Section> {
-    let mut table = Table::new([
-        "placement",
-        "layers",
-        "init",
-        "seed",
-        "learning rate",
-        "loss",
-        "how it ended",
-    ]);
+    let mut table = Table::new(TRIAL);
     for line in log.of("init") {
         table.push(trial(line));
     }
@@ -215,6 +173,18 @@ fn inits(log: &Log) -> Option<Section> {
     })
 }
 
+/// The columns of [`trial`].
+const TRIAL: [&str; 7] = [
+    "placement",
+    "layers",
+    "init",
+    "seed",
+    "learning rate",
+    "loss",
+    "how it ended",
+];
+
+/// How a short run went.
 fn trial(line: &Value) -> Vec<Cell> {
     let text = |field: &str| Cell::from(line[field].as_str());
     let ended = match line["diverged"]["reason"].as_str() {
@@ -335,7 +305,7 @@ fn setting(log: &Log) -> Section {
 }
 
 /// Curves over a common axis; where a curve has several values at one place, their mean and range. None where there is no point.
-fn by_x(
+pub(super) fn by_x(
     id: &str,
     title: &str,
     [x, y]: [&str; 2],

@@ -6,16 +6,13 @@ use serde_json::Value;
 
 use super::error::ReportError;
 use super::log::{Log, at};
-use super::run_figures::{self, short};
+use super::series::short;
 use super::table::{Cell, Table};
-use super::{Report, Section};
-use crate::engine::{METRICS, differing_fields, stored_config};
+use super::{Report, Section, run_figures, run_routers};
+use crate::engine::{METRICS, SUMMARY, differing_fields, stored_config};
 use crate::lab::compare::{Outcome, State};
 use crate::run::RunConfig;
 use crate::sizes::{Parameters, thousands};
-
-/// The results' file name in a run directory.
-const SUMMARY: &str = "summary.json";
 
 pub(super) fn report(dir: &Path) -> Result<Report, ReportError> {
     let config = stored_config(dir)?;
@@ -31,7 +28,7 @@ pub(super) fn report(dir: &Path) -> Result<Report, ReportError> {
     for (title, figures) in [
         ("Learning", run_figures::learning(&log)),
         ("Layer by layer", run_figures::layers(&log)),
-        ("Routers", run_figures::routers(&log)),
+        ("Routers", run_routers::routers(&log)),
         ("Machine and updates", run_figures::machine(&log)),
     ] {
         if !figures.is_empty() {

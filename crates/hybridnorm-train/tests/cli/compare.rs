@@ -42,6 +42,20 @@ fn a_mistake_is_refused_in_one_line(#[case] flags: &str, #[case] words: &[&str])
     }
 }
 
+/// Without a word on what arms differ in, the configured placement stands beside Pre-Norm.
+#[rstest]
+#[case::nothing("", &["placement: 2 arms, each beside pre", "          hybrid-star "])]
+#[case::rates("--learning-rates 1e-3,2e-3", &["learning-rate: 2 arms", "          hybrid-star+lr=0.001 "])]
+fn two_placements_are_compared_by_default(#[case] flags: &str, #[case] words: &[&str]) {
+    let place = Place::new();
+    let plan = place.succeed(&format!(
+        "compare --config tiny.toml --device flex --plan {flags}"
+    ));
+    for word in words {
+        assert!(plan.contains(word), "no {word:?} in: {plan}");
+    }
+}
+
 #[test]
 fn a_comparison_from_beginning_to_end() {
     let place = Place::new();

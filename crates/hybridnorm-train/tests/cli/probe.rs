@@ -80,10 +80,11 @@ fn a_probe_from_beginning_to_end() {
         "2 layers",
         "measure   learning-rate",
         "time      about",
-        "| hybrid | 1 |",
+        "| hybrid    | 1      |",
         "At 2 layers, over 4 steps of 32 tokens and one seed: ",
         "the highest learning rate",
         "initialisation matters least to",
+        "report.html",
         "probe.jsonl",
     ] {
         assert!(out.contains(words), "no {words:?} in:\n{out}");

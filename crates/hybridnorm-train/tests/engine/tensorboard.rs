@@ -7,6 +7,7 @@ use std::process::Command;
 
 use burn::tensor::Device;
 use hybridnorm_testing::{any_device, apply, every_device};
+use hybridnorm_train::amount::Amount;
 use hybridnorm_train::engine::{Record, train};
 use hybridnorm_train::recipe::ParamGroup;
 use hybridnorm_train::run::RunConfig;
@@ -146,7 +147,9 @@ fn interrupted(config: &RunConfig, dir: &Path, device: &Device) {
 #[apply(every_device!)]
 fn every_figure_is_there_and_a_resume_says_where_it_begins(#[case] device: &Device) {
     let dir = TempDir::new().unwrap();
-    interrupted(&tiny::sparse(8, 4), dir.path(), device);
+    let mut config = tiny::sparse(8, 4);
+    config.training.diagnostics_every = Amount::Steps(4);
+    interrupted(&config, dir.path(), device);
     let [first, second] = files(dir.path()).try_into().unwrap();
     let (first, second) = (read(&first), read(&second));
     for events in [&first, &second] {
@@ -161,7 +164,7 @@ fn every_figure_is_there_and_a_resume_says_where_it_begins(#[case] device: &Devi
         };
         of[&(tag.to_string(), step)]
     };
-    let mut steps = 0;
+    let (mut steps, mut looks) = (0, Vec::new());
     for record in tiny::records(dir.path()) {
         match record {
             Record::Step(record) => {
@@ -181,14 +184,25 @@ fn every_figure_is_there_and_a_resume_says_where_it_begins(#[case] device: &Devi
             Record::Evaluation { step, .. } => {
                 assert_eq!(shown("validation/bits_per_byte", step), 3.0);
             }
-            Record::Diagnostics(_)
-            | Record::Task { .. }
+            Record::Diagnostics(look) => {
+                looks.push(look.step);
+                for (tag, value) in [
+                    ("gradient_norm/attention/1", look.gradient_norm.attention[1]),
+                    ("update_ratio/embedding", look.update_ratio.embedding),
+                    ("attention_entropy/0", look.forward.attention_entropy[0]),
+                    ("seconds", Some(look.seconds)),
+                ] {
+                    let found = shown(&format!("diagnostics/{tag}"), look.step);
+                    assert_eq!(Some(found), value.map(|value| value as f32), "{tag}");
+                }
+            }
+            Record::Task { .. }
             | Record::Router { .. }
             | Record::Guard { .. }
             | Record::Change { .. } => {}
         }
     }
-    assert_eq!(steps, 8);
+    assert_eq!((steps, looks), (8, vec![1, 4, 8]));
 }
 
 /// TensorBoard itself: every tag once for every step. `TENSORBOARD_PYTHON` may name a Python that has it.

@@ -3,18 +3,21 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use hybridnorm_core::{ConfigError, InitScheme, PLACEMENTS, Placement};
+use hybridnorm_core::{ConfigError, DecoderConfig, InitScheme, PLACEMENTS, Placement};
 
 use super::Ready;
 use crate::amount::Amount;
 use crate::cli::device_flags::DeviceFlags;
-use crate::cli::flags::{Request, RunFlags, one_of};
+use crate::cli::flags::{RunFlags, one_of};
 use crate::cli::ready::ReadyRun;
+use crate::cli::request::Request;
 use crate::device::DeviceSpec;
 use crate::engine::CONFIG;
 use crate::error::Error;
 use crate::lab::compare::{Arm, Axis, Contrast, Grid, Inits};
 
+/// The placement that others are held against where none is named.
+const BASELINE: &str = "pre";
 /// Evaluations during a run, where nobody says how often: enough for a curve.
 const EVALUATIONS: u64 = 10;
 
@@ -31,6 +34,8 @@ const EVALUATIONS: u64 = 10;
     mut_arg("device", |arg| arg.value_name("NAME,..").help("Where to compute; each of several has runs of its own (the CPU may be named more than once)")),
     mut_arg("seed", |arg| arg.help("The first seed; the others count up from it")),
     mut_arg("out", |arg| arg.help("The comparison's directory, new or to be continued [default: runs/compare-PRESET]")),
+    mut_arg("eval_every", |arg| arg.help("Between two evaluations: 100, or 5M tokens; 0 evaluates at the end only [default: a tenth of the run]")),
+    mut_arg("keep", |arg| arg.help("Checkpoints kept of each run, the newest; 0 keeps all [default: 1]")),
     mut_arg("max_time", |arg| arg.help("End the comparison, with a checkpoint of each run in progress, once this much time has passed: 90m, 11h 30m")),
 )]
 pub struct CompareFlags {
@@ -75,7 +80,8 @@ pub struct CompareFlags {
 
 fn placements_help() -> String {
     let names = PLACEMENTS.iter().map(|row| row.name);
-    one_of("Placements to compare, the baseline first", names) + " [default: the configured one]"
+    one_of("Placements to compare, the baseline first", names)
+        + " [default: pre and the configured one; where something else differs, that alone]"
 }
 
 impl CompareFlags {
@@ -94,10 +100,7 @@ impl CompareFlags {
             .map_or_else(DeviceFlags::default, DeviceFlags::one);
         let base = shared.resolve()?;
         let model = &base.config.model;
-        let placements = match self.placements.is_empty() {
-            true => vec![model.placement.clone()],
-            false => self.placements.clone(),
-        };
+        let placements = self.placements(&model.placement)?;
         let or = |listed: &Vec<usize>, one: usize| match listed.is_empty() {
             true => vec![one],
             false => listed.clone(),
@@ -133,10 +136,16 @@ impl CompareFlags {
         for arm in &arms {
             let of_arm = seeds
                 .iter()
-                .map(|seed| self.request(&shared, arm, *seed, &out));
+                .map(|seed| self.request(&shared, model, arm, *seed, &out));
             requests.push(of_arm.collect::<Result<Vec<_>, Error>>()?);
         }
-        let first = self.request(&shared, arms.first().ok_or_else(nothing)?, first_seed, &out)?;
+        let first = self.request(
+            &shared,
+            model,
+            arms.first().ok_or_else(nothing)?,
+            first_seed,
+            &out,
+        )?;
         Ok(Ready {
             first: ReadyRun::of(first)?,
             max_time: self.run.max_time,
@@ -151,17 +160,39 @@ impl CompareFlags {
         })
     }
 
+    /// What is listed; or, where arms would differ in nothing, Pre-Norm beside the configured placement or its default.
+    fn placements(&self, configured: &Placement) -> Result<Vec<Placement>, ConfigError> {
+        let differ = [
+            self.inits.len(),
+            self.learning_rates.len(),
+            self.depths.len(),
+        ];
+        if !self.placements.is_empty() {
+            return Ok(self.placements.clone());
+        }
+        let Some(row) = configured.row().filter(|_| differ == [0; 3]) else {
+            return Ok(vec![configured.clone()]);
+        };
+        let other = match row.name {
+            BASELINE => Placement::default(),
+            _ => configured.clone(),
+        };
+        Ok(vec![BASELINE.parse()?, other])
+    }
+
     /// The run of an arm with a seed.
     fn request(
         &self,
         shared: &RunFlags,
+        model: &DecoderConfig,
         arm: &Arm,
         seed: u64,
         comparison: &std::path::Path,
     ) -> Result<Request, Error> {
         let out = arm.dir(comparison, seed);
         let mut flags = shared.clone();
-        if !self.placements.is_empty() {
+        let configured = model.placement.to_string();
+        if !self.placements.is_empty() || arm.placement != configured {
             flags.placement = Some(arm.placement.clone());
         }
         flags.init = Some(arm.init.to_string());

@@ -12,9 +12,10 @@ use burn::train::Interrupter;
 
 pub use flags::CompareFlags;
 
-use super::flags::Request;
+use super::contents::Contents;
 use super::memory::MemoryPlan;
 use super::ready::ReadyRun;
+use super::request::Request;
 use crate::device::DeviceSpec;
 use crate::engine::{RunDir, changed_mathematics, interrupt_on_signals, stored_config};
 use crate::error::Error;
@@ -69,14 +70,15 @@ pub(super) fn run(flags: &CompareFlags, out: &mut impl Write) -> Result<(), Erro
     run_all(&jobs, &ready.devices, |job, device| runs.run(job, device))?;
     let comparison = runs.save()?;
     write!(out, "{comparison}").map_err(Error::Output)?;
-    writeln!(out, "\n{}", ready.out.display()).map_err(Error::Output)?;
-    for (name, what) in [
-        (REPORT, "the same in pictures, on one page"),
-        (COMPARISON, "every figure"),
-        ("runs/", "the runs: each is a run directory like any other"),
-    ] {
-        writeln!(out, "    {name:<16}{what}").map_err(Error::Output)?;
-    }
+    let contents = Contents {
+        dir: &ready.out,
+        files: &[
+            (REPORT, "the same in pictures, on one page"),
+            (COMPARISON, "every figure"),
+            ("runs/", "the runs: each is a run directory like any other"),
+        ],
+    };
+    write!(out, "\n{contents}").map_err(Error::Output)?;
     let missing: usize = comparison.arms.iter().map(ArmResults::unfinished).sum();
     match missing {
         0 => Ok(()),

@@ -163,7 +163,7 @@ impl<'a> Runs<'a> {
 fn outcome(
     ended: Result<TrainSummary, TrainError>,
     data: &ReadyRun,
-    request: &crate::cli::flags::Request,
+    request: &crate::cli::request::Request,
     spec: &DeviceSpec,
 ) -> Result<Option<Outcome>, Error> {
     let records = read_log(&request.out.join(METRICS))?;

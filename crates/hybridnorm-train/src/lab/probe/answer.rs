@@ -1,8 +1,7 @@
-//! A probe in words: tables, and one sentence that answers the question.
+//! A probe in one sentence that answers the question.
 
-use core::fmt;
-
-use super::summary::{InitLoss, Row, Summary};
+use super::summary::{Row, Summary};
+use super::tables::{factor, rate};
 use crate::sizes::thousands;
 
 /// Rates within this factor are one to a search that ends half an octave wide.
@@ -117,152 +116,11 @@ fn gradients(rows: &[&Row]) -> Option<String> {
     })
 }
 
-/// `1.1e-2`.
-pub(super) fn rate(lr: f64) -> String {
-    format!("{lr:.1e}")
-}
-
-/// `×0.31`.
-fn factor(ratio: f64) -> String {
-    match ratio {
-        r if (0.01..1000.0).contains(&r) => format!("×{}", significant(r)),
-        r => format!("×{r:.1e}"),
-    }
-}
-
-/// Three digits that count.
-fn significant(value: f64) -> String {
-    let digits = 2 - value.abs().log10().floor() as i32;
-    format!("{value:.*}", digits.clamp(0, 3) as usize)
-}
-
 /// `a, b and c`.
 fn list(names: &[String]) -> String {
     match names {
         [] => String::new(),
         [one] => one.clone(),
         [first @ .., last] => format!("{} and {last}", first.join(", ")),
-    }
-}
-
-fn or_dash(value: Option<f64>, show: impl Fn(f64) -> String) -> String {
-    value.map_or_else(|| "–".to_string(), show)
-}
-
-impl fmt::Display for Summary {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let has = |figure: fn(&Row) -> bool| self.rows.iter().any(figure);
-        if has(|row| row.first_gradient_ratio.is_some()) {
-            self.layers(f)?;
-        }
-        if has(|row| row.coupling.is_some() || row.qkv_change.is_some()) {
-            self.coupling(f)?;
-        }
-        if has(|row| row.lr_holds.is_some() || row.lr_diverges.is_some()) {
-            self.rates(f)?;
-        }
-        if has(|row| !row.inits.is_empty()) {
-            self.inits(f)?;
-        }
-        writeln!(f, "{}", self.answer)
-    }
-}
-
-impl Summary {
-    fn layers(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "| placement | layers | gradient, last/first, step 1 | max/min | step {0} | max/min | RMS, last/first, step {0} | similarity | least entropy | largest logit |",
-            self.steps
-        )?;
-        writeln!(f, "|---|---|---|---|---|---|---|---|---|---|")?;
-        for row in &self.rows {
-            writeln!(
-                f,
-                "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
-                row.placement,
-                row.depth,
-                or_dash(row.first_gradient_ratio, factor),
-                or_dash(row.first_gradient_spread, factor),
-                or_dash(row.last_gradient_ratio, factor),
-                or_dash(row.last_gradient_spread, factor),
-                or_dash(row.rms_growth, factor),
-                or_dash(row.token_similarity, |x| format!("{x:.3}")),
-                or_dash(row.least_entropy, |x| format!("{x:.2}")),
-                or_dash(row.largest_logit, significant),
-            )?;
-        }
-        writeln!(f)
-    }
-
-    fn coupling(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "| placement | layers | p of ∂S/∂W_Q ∝ c^p: W_K, W_V, W_O times c | W_Q, W_K, W_V times c | change of S by the latter |"
-        )?;
-        writeln!(f, "|---|---|---|---|---|")?;
-        for row in &self.rows {
-            writeln!(
-                f,
-                "| {} | {} | {} | {} | {} |",
-                row.placement,
-                row.depth,
-                or_dash(row.coupling, |x| format!("{x:.2}")),
-                or_dash(row.qkv_exponent, |x| format!("{x:.2}")),
-                or_dash(row.qkv_change, |x| format!("{x:.1e}")),
-            )?;
-        }
-        writeln!(f)
-    }
-
-    fn rates(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "| placement | layers | largest rate that holds | diverges at | least loss at |"
-        )?;
-        writeln!(f, "|---|---|---|---|---|")?;
-        for row in &self.rows {
-            writeln!(
-                f,
-                "| {} | {} | {} | {} | {} |",
-                row.placement,
-                row.depth,
-                or_dash(row.lr_holds, rate),
-                or_dash(row.lr_diverges, rate),
-                or_dash(row.lr_best, rate),
-            )?;
-        }
-        writeln!(f)
-    }
-
-    fn inits(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "| placement | layers | loss after {} steps from each initialisation | apart |",
-            self.steps
-        )?;
-        writeln!(f, "|---|---|---|---|")?;
-        for row in &self.rows {
-            let each = row.inits.iter().map(
-                |InitLoss {
-                     init,
-                     loss,
-                     diverged,
-                 }| match (loss, diverged) {
-                    (Some(loss), 0) => format!("{init} {loss:.3}"),
-                    (Some(loss), n) => format!("{init} {loss:.3} ({n} diverged)"),
-                    (None, _) => format!("{init} diverged"),
-                },
-            );
-            writeln!(
-                f,
-                "| {} | {} | {} | {} |",
-                row.placement,
-                row.depth,
-                each.collect::<Vec<_>>().join(", "),
-                or_dash(row.init_spread, |x| format!("{x:.3}")),
-            )?;
-        }
-        writeln!(f)
     }
 }

@@ -19,6 +19,7 @@ pub mod search;
 mod short_run;
 mod subject;
 mod summary;
+mod tables;
 
 pub use coupling::{LayerCoupling, ModelCoupling, SCALES, Scaled};
 pub use file::{PROBE, ProbeFile};
@@ -27,3 +28,4 @@ pub use short_run::Lab;
 pub(crate) use short_run::{short, warmup};
 pub use subject::{Job, Measure, Subject, jobs};
 pub use summary::{InitLoss, Row, SUMMARY, Summary};
+pub use tables::SummaryTable;

@@ -3,7 +3,10 @@
 use svg::Document;
 use svg::node::element::Line;
 
-use super::{GRID, INK, place, ticks, words};
+use super::{GRID, INK, WIDTH, place, ticks, words};
+
+/// About so many marks stand on a vertical axis.
+const MARKS: usize = 6;
 
 /// An axis.
 #[derive(Debug, Clone, Default)]
@@ -38,6 +41,14 @@ impl Axis {
     /// What a place on the axis is called.
     pub(super) fn text(&self, at: f64) -> String {
         ticks::text(if self.log { 10f64.powf(at) } else { at })
+    }
+
+    /// Pixels that the marks of a vertical axis and its label take.
+    pub(super) fn room(&self, range: [f64; 2]) -> f64 {
+        let marks = self.ticks(range, MARKS).into_iter();
+        let longest = marks.map(|mark| self.text(mark).chars().count()).max();
+        // A digit is eight pixels wide at most; the label takes twenty-two.
+        34.0 + 8.0 * longest.unwrap_or(0) as f64
     }
 
     /// Marks within a range, but for those that the room around it puts behind the largest number.
@@ -89,7 +100,10 @@ impl Frame {
                 "middle",
             ));
         }
+        // Of a long label, no more than the picture has room for stands right of the middle; a letter is seven pixels wide at most.
+        let half = 3.5 * axis.label.chars().count() as f64;
         let middle = (self.across[0] + self.across[1]) / 2.0;
+        let middle = middle.min(WIDTH - half).max(middle.min(half));
         document
             .add(line(
                 [self.across[0], bottom],
@@ -102,7 +116,7 @@ impl Frame {
     /// Marks and grid of the vertical axis, and its label.
     pub(super) fn y_axis(&self, mut document: Document, axis: &Axis) -> Document {
         let [left, right] = self.across;
-        for mark in axis.ticks(self.y, 6) {
+        for mark in axis.ticks(self.y, MARKS) {
             let y = self.down(mark);
             document = document.add(line([left, y], [right, y], GRID)).add(words(
                 axis.text(mark),

@@ -86,9 +86,29 @@ impl Chart for Intervals {
     }
 }
 
+/// A name without its middle where it is long: what arms differ in may stand at either end.
 fn short(name: &str) -> String {
-    match name.chars().count() > LONGEST {
-        true => name.chars().take(LONGEST - 1).chain(['…']).collect(),
-        false => name.to_string(),
+    let letters: Vec<char> = name.chars().collect();
+    if letters.len() <= LONGEST {
+        return name.to_string();
+    }
+    let end = &letters[letters.len() - LONGEST / 2..];
+    let start = &letters[..LONGEST - 1 - end.len()];
+    start.iter().chain(&['…']).chain(end).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_names_keep_both_ends() {
+        assert_eq!(short("hybrid-star"), "hybrid-star");
+        let name = short("hybrid-star+lr=0.001+24layers");
+        assert_eq!(name.chars().count(), LONGEST);
+        assert!(
+            name.starts_with("hybrid") && name.ends_with("+24layers"),
+            "{name}"
+        );
     }
 }

@@ -3,7 +3,7 @@
 use svg::node::element::{Circle, Polygon, Polyline};
 
 use super::frame::{Axis, Frame, bounds, room};
-use super::{Chart, HEIGHT, WIDTH, colour, legend, legend_height, paper};
+use super::{Chart, HEIGHT, WIDTH, colour, dashes, legend, legend_height, paper};
 
 /// A curve.
 #[derive(Debug, Clone, Default)]
@@ -55,14 +55,15 @@ impl Chart for Lines {
         });
         let points: Vec<(f64, f64)> = curves.collect();
         let [left, right] = bounds(points.iter().map(|point| point.0));
+        let y = room(points.iter().map(|point| point.1));
         let frame = Frame {
-            across: [62.0, WIDTH - 14.0],
+            across: [self.y.room(y), WIDTH - 14.0],
             down: [12.0, HEIGHT - 46.0],
             x: match left < right {
                 true => [left, right],
                 false => room(points.iter().map(|point| point.0)),
             },
-            y: room(points.iter().map(|point| point.1)),
+            y,
         };
         let names: Vec<&str> = self
             .series
@@ -90,6 +91,7 @@ impl Chart for Lines {
             let points = || series.points.iter().filter_map(|point| self.of(*point));
             let curve = Polyline::new().set("points", path(&mut points()));
             let curve = curve.set("fill", "none").set("stroke-linejoin", "round");
+            let curve = curve.set("stroke-dasharray", dashes(index));
             document = document.add(curve.set("stroke", colour(index)).set("stroke-width", 2));
             if series.marked || points().count() == 1 {
                 for (x, y) in points() {

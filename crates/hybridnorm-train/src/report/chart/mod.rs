@@ -46,6 +46,15 @@ fn colour(index: usize) -> &'static str {
     COLOURS[index % COLOURS.len()]
 }
 
+/// How a curve is dashed whose colour another one has already.
+fn dashes(index: usize) -> &'static str {
+    match index / COLOURS.len() {
+        0 => "none",
+        1 => "5 2",
+        _ => "2 2",
+    }
+}
+
 /// Paper of this height.
 fn paper(height: f64) -> Document {
     let sheet = Rectangle::new().set("width", WIDTH).set("height", height);
@@ -79,14 +88,11 @@ fn legend(mut document: Document, top: f64, names: &[&str]) -> Document {
     for (index, name) in names.iter().enumerate() {
         let x = (index % columns) as f64 * width + 10.0;
         let y = top + (index / columns) as f64 * LEGEND;
-        let swatch = Rectangle::new().set("x", x).set("y", y + 5.0);
-        let swatch = swatch.set("width", 14).set("height", 6);
-        document = document.add(swatch.set("fill", colour(index))).add(words(
-            *name,
-            x + 20.0,
-            y + 12.5,
-            "start",
-        ));
+        let swatch = frame::line([x, y + 8.0], [x + 14.0, y + 8.0], colour(index));
+        let swatch = swatch.set("stroke-width", 6);
+        document = document
+            .add(swatch.set("stroke-dasharray", dashes(index)))
+            .add(words(*name, x + 20.0, y + 12.5, "start"));
     }
     document
 }
