@@ -7,6 +7,7 @@ use crate::check::{self, CheckOptions};
 use crate::device::{Backend, Devices};
 use crate::report::Report;
 use crate::test::{self, TestArgs};
+use crate::web::{self, WebArgs};
 
 #[derive(Args)]
 pub struct CiArgs {
@@ -20,6 +21,9 @@ pub struct CiArgs {
     /// Leave out the feature set with kernel fusion and autotune
     #[arg(long)]
     no_fused: bool,
+    /// Build the page that runs models in a browser, for its test: where the compiler can, and not without saying so
+    #[arg(long)]
+    web: bool,
     /// Use `cargo test` even where cargo-nextest is installed
     #[arg(long)]
     cargo_test: bool,
@@ -29,6 +33,9 @@ pub struct CiArgs {
 pub fn run(shell: &Shell, args: &CiArgs) -> Result<Report, String> {
     let backends = args.devices.with(&args.require);
     let mut report = check::of(shell, &backends, args.check.require_all, !args.no_fused)?;
+    if args.web {
+        report.append(web::run(shell, &WebArgs::of_tests(backends.clone()))?);
+    }
     report.append(test::run(
         shell,
         &TestArgs {

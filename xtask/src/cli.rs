@@ -10,6 +10,7 @@ use crate::gpu::GpuArgs;
 use crate::parity::ParityArgs;
 use crate::release::ReleaseArgs;
 use crate::test::TestArgs;
+use crate::web::WebArgs;
 
 /// The chores of the hybridnorm workspace.
 ///
@@ -42,6 +43,8 @@ pub enum Chore {
     Bench(BenchArgs),
     /// Pack the program, its tests and the benchmark for a bare machine with a GPU: `target/gpu/`.
     Gpu(GpuArgs),
+    /// Build the page that runs models in a browser, and train a few models for it: `target/web/page/`.
+    Web(WebArgs),
     /// Build the documentation and rewrite the pages that the program generates.
     Docs,
     /// Run all of cargo-deny, vulnerable and yanked dependencies included, and list what is out of date.
@@ -105,11 +108,12 @@ mod tests {
     fn every_chore_parses() {
         for line in [
             "check --require-all",
-            "ci --require flex,ndarray,wgpu --require-all --no-fused",
+            "ci --require flex,ndarray,wgpu --require-all --no-fused --web",
             "features cuda hybridnorm-core",
             "parity --device flex --fusion both -- --json",
             "bench 6m 151m:seq=4096,batch=2 --rounds 1 --json out.json",
             "gpu --device flex --features= --test parity --run",
+            "web --placements pre,post --steps 10 --out page --device flex",
             "docs",
             "audit",
             "release --dry-run",

@@ -120,6 +120,26 @@ struct Writing<'a> {
 }
 
 impl<F: FeedForward + Sync> Generator<'_, F> {
+    /// Refuses a tokenizer that has ids for which the model has no embedding.
+    ///
+    /// # Errors
+    /// Says how many of each there are.
+    pub fn check_vocabulary(&self) -> Result<(), ConfigError> {
+        let [rows, _] = self.model.embedding.weight.dims();
+        let ids = self.tokenizer.vocab_size();
+        if ids > rows {
+            let allowed = format!(
+                "a tokenizer of at most {rows} ids, the rows of the model's embedding; this one has {ids}"
+            );
+            return Err(ConfigError::new(
+                "tokenizer",
+                self.tokenizer.name(),
+                allowed,
+            ));
+        }
+        Ok(())
+    }
+
     /// Refuses a prompt that the model cannot see whole.
     ///
     /// # Errors

@@ -3,8 +3,9 @@
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
 #[cfg(feature = "flex")]
-use std::time::Instant;
+use web_time::Instant;
 
 /// What is timed, forward and backward passes together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -61,14 +61,7 @@ impl TrainedModel {
                 path: path.to_path_buf(),
             });
         };
-        let [rows, _] = model.decoder.embedding.weight.dims();
-        let ids = model.tokenizer.vocab_size();
-        if ids > rows {
-            let allowed = format!(
-                "a tokenizer of at most {rows} ids, the rows of the model's embedding; this one has {ids}"
-            );
-            return Err(ConfigError::new("tokenizer", model.tokenizer.name(), allowed).into());
-        }
+        model.generator().check_vocabulary()?;
         Ok(model)
     }
 

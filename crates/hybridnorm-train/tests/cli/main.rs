@@ -1,6 +1,7 @@
 //! The program as a user meets it: what it refuses, and a tiny run from beginning to end.
 
 mod bench;
+mod browser;
 mod compare;
 mod devices;
 mod eval;
@@ -14,6 +15,7 @@ mod prepared;
 mod probe;
 mod report;
 mod sparse;
+mod web;
 
 use std::fs;
 use std::path::Path;
