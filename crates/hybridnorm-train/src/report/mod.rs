@@ -14,6 +14,7 @@
 //! | [`sparkline`] | a curve in a line of the terminal |
 
 mod chart;
+mod curves;
 mod error;
 mod export;
 mod figure;

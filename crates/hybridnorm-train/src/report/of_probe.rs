@@ -5,19 +5,15 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::chart::{Axis, Lines, Series};
+use super::curves::{Curves, by_x};
 use super::error::ReportError;
-use super::figure::Figure;
 use super::layer_figures::{LAYER_FIGURES, LayerFigure};
 use super::log::{Log, at};
 use super::of_run::flatten;
-use super::series::{ended, short};
+use super::series::short;
 use super::table::{Cell, Table};
 use super::{Report, Section};
 use crate::lab::probe::{PROBE, SUMMARY, Summary};
-
-/// Curves by name.
-pub(super) type Curves = BTreeMap<String, Vec<(f64, f64)>>;
 
 pub(super) fn report(dir: &Path) -> Result<Report, ReportError> {
     let path = dir.join(PROBE);
@@ -84,7 +80,7 @@ fn layers(log: &Log, depth: u64) -> Section {
     {
         for (which, index) in [("first", 0), ("last", usize::MAX)] {
             let mut steps = Vec::new();
-            let mut curves = Curves::new();
+            let mut curves = Curves::default();
             for line in log.of("layers").filter(|line| line["depth"] == depth) {
                 let Some(looks) = line["looks"]
                     .as_array()
@@ -99,7 +95,7 @@ fn layers(log: &Log, depth: u64) -> Section {
                 let values = at(look, path).as_array().into_iter().flatten().enumerate();
                 let points =
                     values.filter_map(|(layer, value)| Some((layer as f64, value.as_f64()?)));
-                curves.entry(subject(line)).or_default().extend(points);
+                curves.of(subject(line)).extend(points);
             }
             let step = steps.iter().max().copied().unwrap_or(0);
             let title = format!("{title}, step {step}");
@@ -126,11 +122,7 @@ fn rates(log: &Log) -> Option<Section> {
     let mut table = Table::new(TRIAL);
     for line in log.of("learning_rate") {
         let depth = line["depth"].as_u64().unwrap_or(0);
-        let curve = depths
-            .entry(depth)
-            .or_default()
-            .entry(subject(line))
-            .or_default();
+        let curve = depths.entry(depth).or_default().of(subject(line));
         if let (Some(lr), Some(loss)) = (line["lr"].as_f64(), line["final_loss"].as_f64())
             && line["diverged"].is_null()
         {
@@ -212,7 +204,7 @@ fn coupling(log: &Log) -> Option<Section> {
     depths.sort_unstable();
     depths.dedup();
     for depth in depths {
-        let mut change = Curves::new();
+        let mut change = Curves::default();
         // In the first layer, by what is scaled: the gradient of W_Q over that with unscaled weights.
         let mut ratios: BTreeMap<String, Curves> = BTreeMap::new();
         for line in log.of("coupling").filter(|line| line["depth"] == depth) {
@@ -230,8 +222,7 @@ fn coupling(log: &Log) -> Option<Section> {
                     .collect::<Vec<_>>()
             };
             change
-                .entry(subject(line))
-                .or_default()
+                .of(subject(line))
                 .extend(points(&line["model"]["hidden_change"]));
             for layer in line["layers"].as_array().into_iter().flatten() {
                 let scaled = layer["scaled"].as_str().unwrap_or_default();
@@ -246,8 +237,7 @@ fn coupling(log: &Log) -> Option<Section> {
                 let curve = ratios
                     .entry(scaled.to_string())
                     .or_default()
-                    .entry(subject(line))
-                    .or_default();
+                    .of(subject(line));
                 curve.extend(
                     norms
                         .into_iter()
@@ -302,64 +292,4 @@ fn setting(log: &Log) -> Section {
         tables: vec![("What all measurements share".to_string(), all)],
         ..Section::default()
     }
-}
-
-/// Curves over a common axis; where a curve has several values at one place, their mean and range. None where there is no point.
-pub(super) fn by_x(
-    id: &str,
-    title: &str,
-    [x, y]: [&str; 2],
-    [log_x, log_y]: [bool; 2],
-    curves: Curves,
-) -> Option<Figure> {
-    let axis = |label: &str, log: bool| {
-        if log {
-            Axis::log(label)
-        } else {
-            Axis::new(label)
-        }
-    };
-    let mut table = Table::new(["model", x, y]);
-    let mut series = Vec::new();
-    for (name, mut points) in curves {
-        points.sort_by(|a, b| a.0.total_cmp(&b.0));
-        for (place, value) in &points {
-            table.push([name.as_str().into(), (*place).into(), (*value).into()]);
-        }
-        let mut curve = Series {
-            name,
-            marked: true,
-            ..Series::default()
-        };
-        for chunk in points.chunk_by(|a, b| a.0 == b.0) {
-            let values = || chunk.iter().map(|point| point.1);
-            let place = chunk[0].0;
-            curve
-                .points
-                .push((place, values().sum::<f64>() / chunk.len() as f64));
-            if chunk.len() > 1 {
-                let (low, high) = (
-                    values().fold(f64::INFINITY, f64::min),
-                    values().fold(f64::NEG_INFINITY, f64::max),
-                );
-                curve.band.push((place, low, high));
-            }
-        }
-        series.push(curve);
-    }
-    if table.rows.is_empty() {
-        return None;
-    }
-    let alt = series
-        .iter()
-        .map(|series| {
-            ended(&series.name, &series.points).replace(" at step ", &format!(" at {x} "))
-        })
-        .collect();
-    let chart = Lines {
-        x: axis(x, log_x),
-        y: axis(y, log_y),
-        series,
-    };
-    Some(Figure::new(id, title, alt, &chart, table))
 }

@@ -123,10 +123,12 @@ fn rows(caption: &str, table: &Table, most: usize) -> Markup {
 }
 
 fn cell_of(cell: &Cell) -> Markup {
-    let is_number = matches!(cell, Cell::Number(_) | Cell::Count(_));
     let text = cell.to_string();
-    let is_long = text.chars().count() > LONG;
-    html! { td.number[is_number].long[is_long] { (text) } }
+    let class = match cell {
+        Cell::Number(_) | Cell::Count(_) => Some("number"),
+        _ => (text.chars().count() > LONG).then_some("long"),
+    };
+    html! { td class=[class] { (text) } }
 }
 
 /// A text as an address that holds it (RFC 2397).

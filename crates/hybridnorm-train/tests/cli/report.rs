@@ -178,6 +178,36 @@ fn a_probe_has_a_report() {
     assert_eq!(values, expected);
 }
 
+/// Of every layer, the figures of each arm's last look, seed by seed.
+#[test]
+fn a_comparison_shows_its_layers() {
+    let place = Place::new();
+    place.succeed(
+        "compare --config tiny.toml --device flex --placements pre,hybrid --seeds 2 --diagnostics 3 --out cmp",
+    );
+    let page = fs::read_to_string(place.path("cmp/report.html")).unwrap();
+    let mut expected = Vec::new();
+    for arm in ["pre", "hybrid"] {
+        let mut points = Vec::new();
+        for seed in [6198, 6199] {
+            let run = place.path(&format!("cmp/runs/{arm}/seed-{seed}"));
+            let last = lines(&run, "diagnostics").pop().unwrap();
+            let layers = last["attention_entropy"].as_array().unwrap();
+            let layers = layers.iter().map(|value| value.as_f64().unwrap());
+            points.extend(layers.enumerate());
+        }
+        points.sort_by_key(|(layer, _)| *layer);
+        expected.extend(points.into_iter().map(|point| (arm.to_string(), point)));
+    }
+    let rows = csv(&page, "attention-entropy").into_iter();
+    let rows = rows.map(|row| {
+        let point = (row[1].parse().unwrap(), row[2].parse().unwrap());
+        (row[0].clone(), point)
+    });
+    assert_eq!(rows.collect::<Vec<(String, (usize, f64))>>(), expected);
+    assert!(page.contains("gradient-attention-over-time-2.csv"));
+}
+
 /// Every page is whole, asks for nothing, and fits a telephone, in light and dark.
 #[test]
 fn a_browser_shows_the_pages() {

@@ -2,22 +2,22 @@
 
 use super::Logs;
 use crate::report::Section;
+use crate::report::curves::{Curves, by_x};
 use crate::report::layer_figures::LAYER_FIGURES;
-use crate::report::of_probe::{Curves, by_x};
 use crate::report::run_figures::heat;
 
 /// Every figure by layer at the last look, the mean of the seeds and what they lie between; gradients over time, of each arm's first seed.
 pub(super) fn layers(logs: &[Logs]) -> Option<Section> {
     let mut figures = Vec::new();
     for figure in LAYER_FIGURES {
-        let mut curves = Curves::new();
+        let mut curves = Curves::default();
         for Logs { arm, runs } in logs {
             for log in runs {
                 let (_, values) = log.layers("diagnostics", figure.path);
                 let last = values.iter().map(|layer| layer.last().copied().flatten());
                 let points = last.enumerate();
                 let points = points.filter_map(|(layer, value)| Some((layer as f64, value?)));
-                let curve = curves.entry(arm.arm.name.clone()).or_default();
+                let curve = curves.of(arm.arm.name.clone());
                 curve.extend(points);
             }
         }
