@@ -24,11 +24,11 @@ impl Edges {
         }
     }
 
-    /// Of a published model: what its tokenizer puts around a text, and the ids that `config.json` and `generation_config.json` name
+    /// Of a published model: what its tokenizer puts before a text, and the ids that `config.json` and `generation_config.json` name
     /// (`bos_token_id`, `eos_token_id`).
     ///
     /// # Errors
-    /// When the tokenizer refuses an empty text.
+    /// When the tokenizer refuses a text.
     pub fn of_published(
         tokenizer: &Tokenizer,
         config: &Map<String, Value>,
@@ -42,7 +42,7 @@ impl Edges {
         ends.extend(tokenizer.end_of_document().ok());
         ends.sort_unstable();
         ends.dedup();
-        let start = tokenizer.frame()?;
+        let start = tokenizer.opening()?;
         let mut alone = named("bos_token_id")
             .into_iter()
             .chain(ends.first().copied());
@@ -69,8 +69,8 @@ impl Edges {
     }
 }
 
-/// One id, or a list of them.
-fn ids(value: &Value) -> Vec<u32> {
+/// One id, or a list of them: `eos_token_id`.
+pub fn ids(value: &Value) -> Vec<u32> {
     let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
     match value {
         Value::Array(values) => values.iter().filter_map(id).collect(),

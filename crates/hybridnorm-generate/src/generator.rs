@@ -11,6 +11,7 @@ use crate::sampling::{Sampler, Sampling};
 use crate::stop::Stops;
 use crate::stream::TextStream;
 use crate::texts::{Texts, now};
+use crate::vocabulary::fits;
 
 /// A model that writes.
 #[derive(Debug)]
@@ -120,30 +121,19 @@ struct Writing<'a> {
 }
 
 impl<F: FeedForward + Sync> Generator<'_, F> {
-    /// Refuses a tokenizer that has ids for which the model has no embedding.
+    /// Refuses a tokenizer that turns text into ids for which the model has no row: see [`fits`].
     ///
     /// # Errors
     /// Says how many of each there are.
     pub fn check_vocabulary(&self) -> Result<(), ConfigError> {
         let [rows, _] = self.model.embedding.weight.dims();
-        let ids = self.tokenizer.vocab_size();
-        if ids > rows {
-            let allowed = format!(
-                "a tokenizer of at most {rows} ids, the rows of the model's embedding; this one has {ids}"
-            );
-            return Err(ConfigError::new(
-                "tokenizer",
-                self.tokenizer.name(),
-                allowed,
-            ));
-        }
-        Ok(())
+        fits(self.tokenizer, rows).map(drop)
     }
 
     /// Refuses a prompt that the model cannot see whole.
     ///
     /// # Errors
-    /// When it has no token or too many.
+    /// When it has no token or too many, or one that the model has no row for.
     pub fn check(&self, prompt: &[u32]) -> Result<(), ConfigError> {
         if prompt.is_empty() {
             let allowed = "at least one token; this tokenizer has none to start a text with";
@@ -157,6 +147,17 @@ impl<F: FeedForward + Sync> Generator<'_, F> {
             return Err(ConfigError::new(
                 "tokens of the prompt",
                 prompt.len(),
+                allowed,
+            ));
+        }
+        let [rows, _] = self.model.embedding.weight.dims();
+        if let Some(id) = prompt.iter().find(|id| **id as usize >= rows) {
+            let name = self.tokenizer.token(*id);
+            let name = name.map_or(String::new(), |name| format!(" ({name})"));
+            let allowed = format!("an id below {rows}: the model has no row for it");
+            return Err(ConfigError::new(
+                "token of the prompt",
+                format!("{id}{name}"),
                 allowed,
             ));
         }

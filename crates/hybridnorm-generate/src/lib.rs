@@ -16,14 +16,16 @@ mod sampling;
 mod stop;
 mod stream;
 mod texts;
+mod vocabulary;
 
 pub use chat::{ChatTemplate, Message};
-pub use edges::Edges;
+pub use edges::{Edges, ids};
 pub use error::GenerateError;
 pub use generator::{Ending, Event, Generator, Report, Settings};
 pub use greedy::greedy;
 pub use sampling::{Sampler, Sampling, argmax};
 pub use texts::Texts;
+pub use vocabulary::fits;
 
 #[cfg(test)]
 mod tests;

@@ -10,8 +10,8 @@ use serde::de::DeserializeOwned;
 use crate::error::{InteropError, format_error};
 use crate::tensors::TensorFile;
 
-/// A JSON file longer than this is refused unread: the index of a model with 100,000 tensors has 10 MB.
-const MAX_JSON: u64 = 256 << 20;
+/// A JSON or YAML file longer than this is refused unread: the index of a model with 100,000 tensors has 10 MB.
+const MAX_SMALL: u64 = 256 << 20;
 
 /// Files by name.
 #[derive(Debug)]
@@ -51,13 +51,23 @@ impl Files {
     ) -> Result<T, InteropError> {
         let path = self.path(name);
         let parsed = match self {
-            Self::Folder(_) => serde_json::from_slice(&read_json(&path, expected)?),
+            Self::Folder(_) => serde_json::from_slice(&read_small(&path, expected)?),
             Self::Held(files) => {
                 let text = files.get(name).ok_or_else(|| absent(&path))?;
                 serde_json::from_slice(text)
             }
         };
         parsed.map_err(|error| format_error(&path, expected, error.to_string()))
+    }
+
+    /// Reads a text file.
+    pub(crate) fn text(&self, name: &str, expected: &'static str) -> Result<String, InteropError> {
+        let path = self.path(name);
+        let text = match self {
+            Self::Folder(_) => read_small(&path, expected)?,
+            Self::Held(files) => files.get(name).ok_or_else(|| absent(&path))?.clone(),
+        };
+        String::from_utf8(text).map_err(|error| format_error(&path, expected, error.to_string()))
     }
 
     /// Opens a safetensors file, which is not among the files in memory any more then.
@@ -73,18 +83,18 @@ impl Files {
     }
 }
 
-fn read_json(path: &Path, expected: &'static str) -> Result<Vec<u8>, InteropError> {
+fn read_small(path: &Path, expected: &'static str) -> Result<Vec<u8>, InteropError> {
     let read = |source| InteropError::Read {
         path: path.to_path_buf(),
         source,
     };
     let mut text = Vec::new();
     let file = File::open(path).map_err(read)?;
-    file.take(MAX_JSON + 1)
+    file.take(MAX_SMALL + 1)
         .read_to_end(&mut text)
         .map_err(read)?;
-    if text.len() as u64 > MAX_JSON {
-        let reason = format!("it is longer than {MAX_JSON} bytes");
+    if text.len() as u64 > MAX_SMALL {
+        let reason = format!("it is longer than {MAX_SMALL} bytes");
         return Err(format_error(path, expected, reason));
     }
     Ok(text)

@@ -13,6 +13,14 @@ use crate::tensors::{TensorFile, Tensors, View};
 pub(crate) const SINGLE: &str = "model.safetensors";
 /// The file that says which file holds which.
 pub(crate) const INDEX: &str = "model.safetensors.index.json";
+/// The same in a reference case.
+const REFERENCE: &str = "weights.safetensors";
+/// Weights in Python's own format.
+const PICKLES: [&str; 3] = [
+    "model.pt",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+];
 
 /// The tensors of a folder: `model.safetensors`, or the files that `model.safetensors.index.json` names. Memory-mapped; what was read
 /// is given back to the system.
@@ -49,17 +57,23 @@ impl TensorFolder {
 
     pub(crate) fn read(all: &mut Files) -> Result<Self, InteropError> {
         let dir = all.dir().to_path_buf();
-        if all.has(SINGLE) {
-            return Self::of(&dir, vec![all.tensors(SINGLE)?]);
+        for single in [SINGLE, REFERENCE] {
+            if all.has(single) {
+                return Self::of(&dir, vec![all.tensors(single)?]);
+            }
         }
         let path = all.path(INDEX);
         if !all.has(INDEX) {
-            let found = ["pytorch_model.bin", "pytorch_model.bin.index.json"]
-                .into_iter()
-                .find(|name| all.has(name));
+            let found = PICKLES.into_iter().find(|name| all.has(name));
             let reason = match found {
+                Some(name) if name.ends_with(".json") => format!(
+                    "it holds {name}, of files that run code when they are read: save it as safetensors (`safe_serialization=True`)"
+                ),
                 Some(name) => format!(
-                    "it holds {name}, which runs code when it is read: save it as safetensors (`safe_serialization=True`)"
+                    "it holds {name}, which runs code when it is read; this line makes {SINGLE} of it: \
+                     cd {}; python3 -c \"import torch, safetensors.torch as s; w = torch.load('{name}', map_location='cpu', weights_only=True); \
+                     s.save_file({{k: v.clone().contiguous() for k, v in w.items()}}, '{SINGLE}')\"",
+                    dir.display()
                 ),
                 None => format!("it holds neither {SINGLE} nor {INDEX}"),
             };

@@ -13,7 +13,7 @@ use crate::tensors::Tensors;
 /// never more than one of them in memory a second time.
 ///
 /// # Errors
-/// As [`check`]; the module is dropped then.
+/// As [`check`], and where a value is not finite in f32; the module is dropped then.
 pub fn load<M: Module>(
     module: M,
     tensors: &(impl Tensors + ?Sized),
@@ -93,6 +93,10 @@ impl<T: Tensors + ?Sized> ModuleVisitor for Checker<'_, T> {
             self.used.insert(name.to_string());
             match self.tensors.view(name) {
                 Err(error) => self.problems.push(error.to_string()),
+                Ok(view) if !view.is_float() => self.problems.push(format!(
+                    "\"{name}\" holds {:?}, parameters are F16, BF16, F32 or F64",
+                    view.dtype
+                )),
                 Ok(view) if view.shape != shape => self.problems.push(format!(
                     "\"{name}\" has shape {:?}, the model needs {shape:?}",
                     view.shape
@@ -116,12 +120,20 @@ impl<T: Tensors + ?Sized> Loader<'_, T> {
         let path = self.path.join(".");
         let layout = self.names.layout(&path, shape);
         let layout = layout.ok_or_else(|| format!("{path} has no name there"))?;
-        layout.fill(|name, place| {
+        let values = layout.fill(|name, place| {
             let view = self.tensors.view(name).map_err(|error| error.to_string())?;
             place(view)?;
             self.tensors.release(name);
             Ok(())
-        })
+        })?;
+        match values.iter().all(|value| value.is_finite()) {
+            true => Ok(values),
+            false => {
+                let names: Vec<&str> = layout.tensors().map(|(name, _)| name).collect();
+                let names = names.join("\", \"");
+                Err(format!("\"{names}\" holds a value that is not finite"))
+            }
+        }
     }
 }
 

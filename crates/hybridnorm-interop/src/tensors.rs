@@ -277,6 +277,14 @@ impl View<'_> {
         self.numbers(Nothing).is_some()
     }
 
+    /// Whether the numbers are what parameters are.
+    pub(crate) fn is_float(&self) -> bool {
+        matches!(
+            self.dtype,
+            Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16
+        )
+    }
+
     /// Hands the numbers to `work`; `None` where the type is not read here.
     pub(crate) fn numbers<W: Numbers>(&self, work: W) -> Option<W::Output> {
         let bytes = self.bytes;

@@ -274,9 +274,12 @@ fn tensors_that_do_not_fit_are_named() {
     let folder = Folder::of("hf_olmo2");
     let mut tensors = folder.tensors();
     tensors.retain(|(name, ..)| name != "model.layers.0.self_attn.q_norm.weight");
-    for (name, _, shape, _) in &mut tensors {
+    for (name, dtype, shape, _) in &mut tensors {
         if name == "model.layers.1.mlp.down_proj.weight" {
             shape.reverse();
+        }
+        if name == "model.norm.weight" {
+            *dtype = Dtype::I32;
         }
     }
     tensors.push(("model.extra".to_string(), Dtype::F32, vec![1], vec![0; 4]));
@@ -286,11 +289,31 @@ fn tensors_that_do_not_fit_are_named() {
     for words in [
         "\"model.layers.0.self_attn.q_norm.weight\" (for blocks.0.attention.norms.query.norm.weight) is missing",
         "\"model.layers.1.mlp.down_proj.weight\" has shape [24, 16], the model needs [16, 24]",
+        "\"model.norm.weight\" holds I32, parameters are F16, BF16, F32 or F64",
         "\"model.extra\" is left over",
         "\"model.numbers\" is left over",
     ] {
         assert!(refusal.contains(words), "no {words} in: {refusal}");
     }
+}
+
+#[test]
+fn values_that_are_not_finite_are_named() {
+    let folder = Folder::of("hf_olmo2");
+    let mut tensors = folder.tensors();
+    for (name, _, _, bytes) in &mut tensors {
+        if name == "model.layers.1.self_attn.k_proj.weight" {
+            bytes[..4].copy_from_slice(&f32::NAN.to_le_bytes());
+        }
+    }
+    folder.write("model.safetensors", &tensors);
+    let error = folder.open().unwrap().load(&any_device()).unwrap_err();
+    let error = error.to_string();
+    assert!(
+        error.contains("model.layers.1.self_attn.k_proj.weight"),
+        "{error}"
+    );
+    assert!(error.contains("not finite"), "{error}");
 }
 
 #[rstest]
@@ -448,6 +471,8 @@ fn qwen_3_has_windows_in_its_upper_layers() {
 #[case("llama", "rope_scaling.factor", json!({"type": "linear"}))]
 #[case("llama", "rope_parameters.full_attention", json!({"full_attention": {"rope_theta": 1e4}}))]
 #[case("llama", "layer_types", json!(["sliding_attention"]))]
+#[case("llama", "layer_types", json!(["full_attention"]))]
+#[case("mistral", "layer_types", json!(["sliding_attention"]))]
 #[case("llama", "hidden_act", json!("gelu"))]
 #[case("llama", "quantization_config", json!({"bits": 4}))]
 #[case("mistral", "attention_bias", json!(true))]

@@ -46,6 +46,24 @@ macro_rules! every_device {
     };
 }
 
+/// As [`every_device`], for tests that run the program and so need a device's name only: `fn test(#[case] device: &str)`.
+#[macro_export]
+macro_rules! every_device_name {
+    ($($test:tt)*) => {
+        #[rstest::rstest]
+        #[case::flex("flex")]
+        #[cfg_attr(feature = "ndarray", case::ndarray("ndarray"))]
+        #[cfg_attr(feature = "wgpu", case::wgpu("wgpu"))]
+        #[cfg_attr(feature = "vulkan", case::vulkan("vulkan"))]
+        #[cfg_attr(feature = "metal", case::metal("metal"))]
+        #[cfg_attr(feature = "webgpu", case::webgpu("webgpu"))]
+        #[cfg_attr(feature = "cuda", case::cuda("cuda"))]
+        #[cfg_attr(feature = "rocm", case::rocm("rocm"))]
+        #[cfg_attr(feature = "cpu", case::cpu("cpu"))]
+        $($test)*
+    };
+}
+
 /// A device by name, inference only, open until the process ends.
 ///
 /// # Panics

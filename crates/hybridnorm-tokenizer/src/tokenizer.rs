@@ -158,17 +158,35 @@ impl Tokenizer {
             .map_err(|message| self.refusal("encode a conversation", message))
     }
 
-    /// The special tokens that the tokenizer itself puts around a text: the ids of an empty one. The byte tokenizer has none.
+    /// The special tokens that the tokenizer itself puts before a text. The byte tokenizer has none.
     ///
     /// # Errors
     ///
-    /// The tokenizer refuses the empty text.
-    pub fn frame(&self) -> Result<Vec<u32>, TokenizerError> {
+    /// The tokenizer refuses a text.
+    pub fn opening(&self) -> Result<Vec<u32>, TokenizerError> {
+        let Self::HuggingFace(tokenizer) = self else {
+            return Ok(Vec::new());
+        };
+        // A text and not an empty one: behind that, what stands after a text would look as if it stood before.
+        let encoding = guarded(|| tokenizer.inner.encode("a", true))
+            .map_err(|message| self.refusal("encode a text", message))?;
+        let pairs = encoding.get_ids().iter();
+        let pairs = pairs.zip(encoding.get_special_tokens_mask());
+        let before = pairs.take_while(|(_, special)| **special == 1);
+        Ok(before.map(|(id, _)| *id).collect())
+    }
+
+    /// Whether the ids from `first` on are all special tokens, which no text is turned into: see [`encode`](Self::encode).
+    #[must_use]
+    pub fn only_special_from(&self, first: usize) -> bool {
         match self {
-            Self::Byte => Ok(Vec::new()),
-            Self::HuggingFace(tokenizer) => guarded(|| tokenizer.inner.encode_fast("", true))
-                .map(|encoding| encoding.get_ids().to_vec())
-                .map_err(|message| self.refusal("encode an empty text", message)),
+            Self::Byte => first > BYTE_END_OF_DOCUMENT as usize,
+            Self::HuggingFace(tokenizer) => {
+                let added = tokenizer.inner.get_added_tokens_decoder();
+                let vocab = tokenizer.inner.get_vocab(true);
+                let mut beyond = vocab.into_values().filter(|id| *id as usize >= first);
+                beyond.all(|id| added.get(&id).is_some_and(|token| token.special))
+            }
         }
     }
 
@@ -365,9 +383,25 @@ mod tests {
             "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
             "special_tokens": {"</s>": {"id": "</s>", "ids": [9], "tokens": ["</s>"]}}}"#;
         let (_directory, tokenizer) = words(&WORDS.replace(r#""post_processor": null"#, start));
-        assert_eq!(tokenizer.unwrap().frame().unwrap(), [9]);
+        assert_eq!(tokenizer.unwrap().opening().unwrap(), [9]);
+        let end = start.replace(
+            r#"[{"SpecialToken": {"id": "</s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]"#,
+            r#"[{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "</s>", "type_id": 0}}]"#,
+        );
+        assert_ne!(start, end);
+        for other in [r#""post_processor": null"#, &end] {
+            let (_directory, tokenizer) = words(&WORDS.replace(r#""post_processor": null"#, other));
+            assert!(tokenizer.unwrap().opening().unwrap().is_empty());
+        }
+    }
+
+    #[test]
+    fn ids_that_no_text_is_turned_into_are_known() {
         let (_directory, tokenizer) = words(WORDS);
-        assert!(tokenizer.unwrap().frame().unwrap().is_empty());
+        let tokenizer = tokenizer.unwrap();
+        assert!(tokenizer.only_special_from(9) && tokenizer.only_special_from(3));
+        assert!(!tokenizer.only_special_from(2));
+        assert!(!Tokenizer::Byte.only_special_from(256));
     }
 
     #[test]

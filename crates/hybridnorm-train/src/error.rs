@@ -252,7 +252,6 @@ impl Error {
             | Self::Hub(_)
             | Self::Io { .. } => 2,
             Self::Checkpoint(error) => checkpoint_code(error),
-            Self::Export(ExportError::Checkpoint(error)) => checkpoint_code(error),
             Self::Export(ExportError::Parity { .. } | ExportError::Device(_)) => 1,
             Self::Export(_) => 2,
             Self::Score(

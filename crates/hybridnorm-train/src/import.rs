@@ -1,26 +1,22 @@
 //! A published model becomes a run that has not taken a step: what `generate` reads, and `train --resume` continues from.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use hybridnorm_core::ConfigError;
 use hybridnorm_interop::Pretrained;
 use hybridnorm_moe::ModelConfig;
-use serde::Deserialize;
-use serde_json::json;
 
 use crate::checkpoint::{FORMAT, Snapshot, TrainingState};
 use crate::data::Tokenizer;
 use crate::engine::RunDir;
 use crate::error::Error;
+use crate::generate::fits;
 use crate::guard::GuardState;
 use crate::recipe::Moments;
 use crate::run::{DataConfig, RunConfig, ScheduleConfig, TrainingConfig};
+use crate::stored::Published;
 
-/// Where a run keeps what it was imported from.
-pub const SOURCE: &str = "source.json";
 const TOKENIZER: &str = "tokenizer.json";
 /// Files beside a tokenizer that say how it is used.
 const BESIDE: [&str; 4] = [
@@ -71,12 +67,18 @@ pub fn import(
     let model = folder.config();
     let rows = model.decoder.padded_vocab_size;
     match &file {
-        Some(file) => warnings.extend(check_vocabulary(file, &tokenizer, rows)?),
+        Some(_) => warnings.extend(fits(&tokenizer, rows)?),
         None => warnings.push(format!(
             "{} has no {TOKENIZER}: text is taken byte by byte, which no published model was trained on; give --tokenizer FILE",
             folder.dir().display()
         )),
     }
+    let published = Published {
+        folder: folder.dir().display().to_string(),
+        model_type: folder.architecture().model_type.to_string(),
+        config: Pretrained::describe(folder.dir())?.0,
+        generation: Published::generation_of(folder.dir())?,
+    };
     let model_on_device = folder.load(device)?;
 
     let existed = out.is_dir();
@@ -97,13 +99,7 @@ pub fn import(
                 copy(&from, &out.join(name))?;
             }
         }
-        let source = json!({
-            "folder": folder.dir().display().to_string(),
-            "model_type": folder.architecture().model_type,
-            "config": Pretrained::config_of(folder.dir())?,
-        });
-        let path = out.join(SOURCE);
-        fs::write(&path, format!("{source:#}\n")).map_err(Error::io("write", &path))?;
+        published.write(&out)?;
         let state = TrainingState {
             format: FORMAT,
             step: 0,
@@ -168,43 +164,4 @@ fn copy(from: &Path, to: &Path) -> Result<(), Error> {
     fs::copy(from, to)
         .map(drop)
         .map_err(Error::io("copy", from))
-}
-
-/// What of a `tokenizer.json` says which ids were added to its vocabulary.
-#[derive(Deserialize)]
-struct Added {
-    #[serde(default)]
-    added_tokens: Vec<AddedToken>,
-}
-
-#[derive(Deserialize)]
-struct AddedToken {
-    id: usize,
-}
-
-/// Refuses a tokenizer whose text the model has no rows for. Ids that were added, and that no text is turned into by itself, may lie beyond
-/// the last row (Gemma 3 1B has one for images): that is a warning.
-fn check_vocabulary(
-    file: &Path,
-    tokenizer: &Tokenizer,
-    rows: usize,
-) -> Result<Option<String>, Error> {
-    let size = tokenizer.vocab_size();
-    if size <= rows {
-        return Ok(None);
-    }
-    let text = fs::read(file).map_err(Error::io("read", file))?;
-    let added = serde_json::from_slice::<Added>(&text);
-    let added = added.map_or_else(|_| Vec::new(), |added| added.added_tokens);
-    let added: BTreeSet<usize> = added.into_iter().map(|token| token.id).collect();
-    if (rows..size).all(|id| added.contains(&id)) {
-        return Ok(Some(format!(
-            "{} has tokens up to id {}, the model has rows for {rows}: those above were added and cannot be used",
-            file.display(),
-            size - 1
-        )));
-    }
-    let allowed = format!("a tokenizer of at most {rows} tokens, which the model has rows for");
-    let value = format!("{} ({size} tokens)", file.display());
-    Err(ConfigError::new("tokenizer", value, allowed).into())
 }

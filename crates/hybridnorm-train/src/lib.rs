@@ -27,4 +27,5 @@ pub mod report;
 pub mod run;
 mod shell;
 mod sizes;
+pub mod stored;
 pub mod verify;

@@ -1,27 +1,22 @@
 //! A trained model from disk, with all that is needed to use it: a run directory, a checkpoint, or a Hugging Face folder.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use hybridnorm_core::{ConfigError, Decoder};
-use hybridnorm_interop::{InteropError, Pretrained};
+use hybridnorm_interop::Pretrained;
 use hybridnorm_moe::FeedForwardLayer;
-use serde_json::{Map, Value};
 
-use crate::checkpoint::{CheckpointStore, Generation, MANIFEST, TrainingState, load_model};
 use crate::data::Tokenizer;
-use crate::engine::{CHECKPOINTS, CONFIG, Stages, stored_config};
+use crate::engine::Stages;
 use crate::error::Error;
 use crate::eval::Examinee;
 use crate::generate::{ChatTemplate, Edges, Generator, Message};
 use crate::hub;
-use crate::run::RunConfig;
+use crate::stored::{Published, Stored};
 
-/// The configuration in a Hugging Face folder.
-const HF_CONFIG: &str = "config.json";
-/// What ends a generated text, beside what `config.json` says.
-const HF_GENERATION: &str = "generation_config.json";
+/// The configuration in a Hugging Face folder, and in one of the authors' code.
+const FOLDERS: [&str; 2] = ["config.json", "config.yaml"];
 
 /// A trained model and its tokenizer.
 #[derive(Debug)]
@@ -49,12 +44,9 @@ impl TrainedModel {
     /// When there is no model, a file is damaged, or tokenizer and model do not belong together.
     pub fn open(path: &Path, tokenizer: Option<&str>, device: &Device) -> Result<Self, Error> {
         let path = &hub::resolve(path)?;
-        let has = |name: &str| path.join(name).is_file();
-        let model = if has(MANIFEST) {
-            Self::of_checkpoint(path, tokenizer, device)?
-        } else if has(CONFIG) {
-            Self::of_run(path, tokenizer, device)?
-        } else if has(HF_CONFIG) {
+        let model = if Stored::is_at(path) {
+            Self::of_run(Stored::open(path, tokenizer)?, device)?
+        } else if FOLDERS.iter().any(|file| path.join(file).is_file()) {
             Self::of_hugging_face(path, tokenizer, device)?
         } else {
             return Err(Error::NoModel {
@@ -65,60 +57,15 @@ impl TrainedModel {
         Ok(model)
     }
 
-    /// The newest whole checkpoint of the run in `path`.
-    fn of_run(path: &Path, tokenizer: Option<&str>, device: &Device) -> Result<Self, Error> {
-        let config = stored_config(path)?;
-        let newest = CheckpointStore::new(path.join(CHECKPOINTS)).newest_whole()?;
-        let Some((generation, state)) = newest.generation else {
-            let path = path.to_path_buf();
-            return Err(Error::NoCheckpoint { path });
-        };
-        let mut model = Self::of_generation(&generation, &state, &config, tokenizer, device)?;
-        let skipped = newest.skipped.iter();
-        model.notes = skipped
-            .map(|(_, error)| format!("skipped: {error}"))
-            .collect();
-        Ok(model)
-    }
-
-    /// One checkpoint of a run, with the configuration it was written under.
-    fn of_checkpoint(dir: &Path, tokenizer: Option<&str>, device: &Device) -> Result<Self, Error> {
-        let name = dir.file_name().and_then(|name| name.to_str());
-        let step = name.and_then(|name| name.strip_prefix("step-")?.parse().ok());
-        let Some(step) = step else {
-            let allowed = "a folder called step-N, as `train` writes it";
-            return Err(ConfigError::new("model", dir.display(), allowed).into());
-        };
-        let dir = dir.to_path_buf();
-        let generation = Generation { step, dir };
-        let (state, config) = (generation.verify()?, stored_config(&generation.dir)?);
-        Self::of_generation(&generation, &state, &config, tokenizer, device)
-    }
-
-    fn of_generation(
-        generation: &Generation,
-        state: &TrainingState,
-        config: &RunConfig,
-        tokenizer: Option<&str>,
-        device: &Device,
-    ) -> Result<Self, Error> {
-        let tokenizer = Tokenizer::from_spec(tokenizer.unwrap_or(&config.data.tokenizer))?;
-        let identity = tokenizer.identity();
-        let of_data = state.data.as_ref();
-        if of_data.is_some_and(|data| !data.contains(&identity)) {
-            let field = "data.tokenizer";
-            let allowed = "the tokenizer the run was trained with: this is another, or the file has changed since";
-            return Err(ConfigError::new(field, tokenizer.name(), allowed).into());
-        }
-        let end = tokenizer.end_of_document()?;
+    fn of_run(stored: Stored, device: &Device) -> Result<Self, Error> {
         Ok(Self {
-            decoder: load_model(&generation.dir, &config.model_config(), device)?,
-            tokenizer,
-            context: config.training.seq,
-            document_mask: config.data.document_mask,
-            edges: Edges::of_documents(end),
-            notes: Vec::new(),
-            folder: generation.dir.clone(),
+            decoder: stored.load(device)?,
+            edges: stored.edges()?,
+            context: stored.config.training.seq,
+            document_mask: stored.config.data.document_mask,
+            notes: stored.notes,
+            folder: stored.generation.dir,
+            tokenizer: stored.tokenizer,
         })
     }
 
@@ -138,12 +85,13 @@ impl TrainedModel {
                 return Err(ConfigError::new("tokenizer", path.display(), allowed).into());
             }
         };
-        let config = Pretrained::config_of(path)?;
-        let generation = match path.join(HF_GENERATION) {
-            file if file.is_file() => json(&file)?,
-            _ => Map::new(),
+        let published = Published {
+            folder: path.display().to_string(),
+            model_type: pretrained.architecture().model_type.to_string(),
+            config: Pretrained::describe(path)?.0,
+            generation: Published::generation_of(path)?,
         };
-        let edges = Edges::of_published(&tokenizer, &config, &generation)?;
+        let edges = published.edges(&tokenizer)?;
         Ok(Self {
             decoder,
             context: pretrained.config().decoder.max_seq_len,
@@ -213,17 +161,4 @@ impl TrainedModel {
         let text = template.render(messages)?;
         Ok(self.tokenizer.encode_with_special(&text)?)
     }
-}
-
-/// A JSON object in a file.
-fn json(path: &Path) -> Result<Map<String, Value>, InteropError> {
-    let text = fs::read_to_string(path).map_err(|source| InteropError::Read {
-        path: path.to_path_buf(),
-        source,
-    })?;
-    serde_json::from_str(&text).map_err(|error| InteropError::Format {
-        path: path.to_path_buf(),
-        expected: "JSON",
-        reason: error.to_string(),
-    })
 }

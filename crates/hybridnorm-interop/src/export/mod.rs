@@ -81,21 +81,22 @@ pub struct Export {
 }
 
 impl Export {
-    /// Chooses the architecture for `model`.
+    /// Chooses the architecture for `model`; among several of transformers that compute it, the one called `first`, as `model_type` has it.
     ///
     /// # Errors
     /// When it has to be one of transformers and none computes the model: says what stands against the closest.
     pub fn new(
         model: &ModelConfig,
         format: Format,
+        first: Option<&str>,
         dtype: WeightType,
         tokens: SpecialTokens,
     ) -> Result<Self, InteropError> {
         model.validate()?;
         let exported = match format {
-            Format::HuggingFace => theirs(model)?,
+            Format::HuggingFace => theirs(model, first)?,
             Format::HybridNorm => ours(model)?,
-            Format::Auto => theirs(model).or_else(|_| ours(model))?,
+            Format::Auto => theirs(model, first).or_else(|_| ours(model))?,
         };
         Ok(Self {
             exported,

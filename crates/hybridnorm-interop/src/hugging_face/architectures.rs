@@ -33,6 +33,8 @@ pub struct Architecture {
     prefix: Option<&'static str>,
     /// Tensors that are left out.
     left_out: &'static [&'static str],
+    /// Whether transformers refuses a width that is no multiple of the number of heads, even where `head_dim` is given.
+    pub(super) whole_heads: bool,
 }
 
 impl Architecture {
@@ -152,6 +154,7 @@ const fn row(
         names: &[names::MODEL, names::PRE, names::DENSE],
         prefix: None,
         left_out: &[],
+        whole_heads: false,
     }
 }
 
@@ -159,6 +162,7 @@ const fn row(
 pub static ARCHITECTURES: &[Architecture] = &[
     Architecture {
         write: Some(write::llama),
+        whole_heads: true,
         ..row(
             "llama",
             "LlamaForCausalLM",
@@ -282,6 +286,7 @@ pub static ARCHITECTURES: &[Architecture] = &[
         defaults: GEMMA,
         names: &[names::MODEL, names::SANDWICH, names::DENSE],
         write: Some(write::gemma2),
+        whole_heads: true,
         ..row(
             "gemma2",
             "Gemma2ForCausalLM",
@@ -294,6 +299,7 @@ pub static ARCHITECTURES: &[Architecture] = &[
         defaults: GEMMA_3,
         names: &[names::MODEL, names::SANDWICH, names::DENSE],
         write: Some(write::gemma3),
+        whole_heads: true,
         ..row(
             "gemma3_text",
             "Gemma3ForCausalLM",
@@ -326,6 +332,21 @@ pub static ARCHITECTURES: &[Architecture] = &[
         )
     },
 ];
+
+/// The authors' own release, which is no architecture of transformers: see [`official`](crate::official).
+pub static RELEASE: Architecture = row(
+    "olmo-hybridnorm",
+    "OLMo",
+    "hybrid-star",
+    "the authors' own release: `config.yaml` says where the norms stand",
+    |_, row| {
+        unsupported(
+            "model_type",
+            row.model_type,
+            "its configuration is no config.json",
+        )
+    },
+);
 
 /// The row of a `model_type`.
 pub(super) fn find(model_type: &str) -> Result<&'static Architecture, InteropError> {

@@ -15,7 +15,7 @@ pub(super) fn llama(fields: &Fields<'_>, row: &'static Architecture) -> Model {
         feed_forward_bias: Some(fields.or("mlp_bias", false)?),
         ..decoder(fields, row, "hidden_act")?
     };
-    only_full_layers(fields)?;
+    only_full_layers(fields, decoder.n_layers)?;
     Ok(decoder.into())
 }
 
@@ -30,11 +30,8 @@ pub(super) fn mistral(fields: &Fields<'_>, row: &'static Architecture) -> Model 
         Some(_) => "sliding_attention",
         None => "full_attention",
     };
-    let kinds: Option<Vec<String>> = fields.get("layer_types")?;
-    if let Some(other) = kinds.iter().flatten().find(|other| *other != kind) {
-        let reason = format!("transformers takes {kind} in all layers, by sliding_window");
-        return unsupported("layer_types", other, &reason);
-    }
+    let reason = format!("transformers takes {kind} in all layers, by sliding_window");
+    only_layers(fields, decoder.n_layers, kind, &reason)?;
     let decoder = DecoderConfig {
         sliding_window: window,
         ..decoder
@@ -54,8 +51,9 @@ pub(super) fn qwen3(fields: &Fields<'_>, row: &'static Architecture) -> Model {
 }
 
 pub(super) fn olmo2(fields: &Fields<'_>, row: &'static Architecture) -> Model {
-    only_full_layers(fields)?;
-    Ok(decoder(fields, row, "hidden_act")?.into())
+    let decoder = decoder(fields, row, "hidden_act")?;
+    only_full_layers(fields, decoder.n_layers)?;
+    Ok(decoder.into())
 }
 
 /// What all architectures share: sizes, RMSNorm, a gated feed-forward layer, grouped-query attention with rotary positions, and the
@@ -127,14 +125,8 @@ pub(super) fn layered(
     is_local: impl Fn(usize) -> bool,
 ) -> Result<DecoderConfig, InteropError> {
     let layers = decoder.n_layers;
-    let kinds: Option<Vec<String>> = fields.get("layer_types")?;
-    let local: Vec<bool> = match kinds {
+    let local: Vec<bool> = match kinds_of_layers(fields, layers)? {
         None => (0..layers).map(is_local).collect(),
-        Some(kinds) if kinds.len() != layers => {
-            let reason = format!("num_hidden_layers is {layers}");
-            let value = format!("{} entries", kinds.len());
-            return unsupported(&fields.path("layer_types"), value, &reason);
-        }
         Some(kinds) => {
             let kind = |kind: String| match kind.as_str() {
                 "sliding_attention" => Ok(true),
@@ -165,17 +157,37 @@ pub(super) fn layered(
 }
 
 /// Refuses other layers than those with full attention.
-pub(super) fn only_full_layers(fields: &Fields<'_>) -> Result<(), InteropError> {
-    let kinds: Option<Vec<String>> = fields.get("layer_types")?;
-    match kinds
-        .iter()
-        .flatten()
-        .find(|kind| *kind != "full_attention")
-    {
-        Some(other) => {
-            let reason = "this architecture has full_attention only";
-            unsupported(&fields.path("layer_types"), other, reason)
-        }
+pub(super) fn only_full_layers(fields: &Fields<'_>, layers: usize) -> Result<(), InteropError> {
+    let reason = "this architecture has full_attention only";
+    only_layers(fields, layers, "full_attention", reason)
+}
+
+/// Refuses other `layer_types` than `kind`, with `reason`.
+fn only_layers(
+    fields: &Fields<'_>,
+    layers: usize,
+    kind: &str,
+    reason: &str,
+) -> Result<(), InteropError> {
+    let kinds = kinds_of_layers(fields, layers)?;
+    match kinds.iter().flatten().find(|found| *found != kind) {
+        Some(other) => unsupported(&fields.path("layer_types"), other, reason),
         None => Ok(()),
+    }
+}
+
+/// `layer_types`, one for each of the `layers`.
+fn kinds_of_layers(
+    fields: &Fields<'_>,
+    layers: usize,
+) -> Result<Option<Vec<String>>, InteropError> {
+    let kinds: Option<Vec<String>> = fields.get("layer_types")?;
+    match kinds {
+        Some(kinds) if kinds.len() != layers => {
+            let reason = format!("num_hidden_layers is {layers}");
+            let value = format!("{} entries", kinds.len());
+            unsupported(&fields.path("layer_types"), value, &reason)
+        }
+        kinds => Ok(kinds),
     }
 }

@@ -14,6 +14,7 @@ use crate::files::Files;
 use crate::folder::TensorFolder;
 use crate::load::{check, load};
 use crate::names::NameMap;
+use crate::official;
 use crate::tensors::Tensors;
 
 const CONFIG: &str = "config.json";
@@ -22,7 +23,31 @@ const TOKENIZER: &str = "tokenizer.json";
 /// What a tied model's file may hold a second time.
 const HEAD: &str = "lm_head.weight";
 
-/// A published model: a folder with `config.json` and `model.safetensors`, in one file or several.
+/// The contents of one of a folder's small files: `config.json`, `generation_config.json`.
+///
+/// # Errors
+/// When it is missing, or no JSON object.
+pub fn json_object(path: &Path) -> Result<Map<String, Value>, InteropError> {
+    let dir = path.parent().unwrap_or(Path::new("")).to_path_buf();
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    Files::Folder(dir).json(&name, EXPECTED)
+}
+
+/// The configuration among `files`, and the model it describes.
+fn described(files: &Files) -> Result<(Map<String, Value>, Imported), InteropError> {
+    if !files.has(CONFIG)
+        && let Some(config) = official::config_of(files)?
+    {
+        let imported = official::import(&config)?;
+        return Ok((config, imported));
+    }
+    let config = files.json(CONFIG, EXPECTED)?;
+    let imported = import(&config)?;
+    Ok((config, imported))
+}
+
+/// A published model: a folder with `config.json` and `model.safetensors`, in one file or several; or one of the authors' own code, with
+/// `config.yaml`.
 ///
 /// Opening reads the configuration and the files' headers. [`load`](Self::load) reads the numbers, tensor by tensor; they become f32,
 /// and beside the model there is never more than its largest parameter in memory a second time.
@@ -51,7 +76,7 @@ impl Pretrained {
     }
 
     fn read(mut files: Files) -> Result<Self, InteropError> {
-        let imported = import(&files.json(CONFIG, EXPECTED)?)?;
+        let (_, imported) = described(&files)?;
         let tensors = TensorFolder::read(&mut files)?;
         Ok(Self {
             dir: files.dir().to_path_buf(),
@@ -60,12 +85,12 @@ impl Pretrained {
         })
     }
 
-    /// The contents of `dir/config.json`.
+    /// The contents of `dir/config.json`, and the model they describe; where there is none, those of the authors' own `config.yaml`.
     ///
     /// # Errors
-    /// When it is missing, or no JSON object.
-    pub fn config_of(dir: &Path) -> Result<Map<String, Value>, InteropError> {
-        Files::Folder(dir.to_path_buf()).json(CONFIG, EXPECTED)
+    /// When it is missing or not what it should be, or the model cannot be expressed.
+    pub fn describe(dir: &Path) -> Result<(Map<String, Value>, Imported), InteropError> {
+        described(&Files::Folder(dir.to_path_buf()))
     }
 
     /// The folder; empty in memory.

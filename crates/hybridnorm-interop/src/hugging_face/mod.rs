@@ -20,9 +20,9 @@ use serde_json::{Map, Value};
 
 use crate::error::{InteropError, unsupported};
 use crate::names::NameMap;
-pub use architectures::{ARCHITECTURES, Architecture};
+pub use architectures::{ARCHITECTURES, Architecture, RELEASE};
 use fields::Fields;
-pub use folder::Pretrained;
+pub use folder::{Pretrained, json_object};
 pub use write::{Exported, ours, theirs};
 
 /// A model that a `config.json` describes.

@@ -23,7 +23,7 @@ pub(super) fn mixtral(fields: &Fields<'_>, row: &'static Architecture) -> Model 
     if decoder.attention_bias == Some(true) {
         return unsupported("attention_bias", true, "Mixtral has none");
     }
-    only_full_layers(fields)?;
+    only_full_layers(fields, decoder.n_layers)?;
     let assumed = Assumed {
         experts: 8,
         top_k: 2,
@@ -41,7 +41,7 @@ pub(super) fn olmoe(fields: &Fields<'_>, row: &'static Architecture) -> Model {
         clip_normed: clip_qkv.is_some(),
         ..decoder(fields, row, "hidden_act")?
     };
-    only_full_layers(fields)?;
+    only_full_layers(fields, decoder.n_layers)?;
     let assumed = Assumed {
         experts: 64,
         top_k: 8,
@@ -61,7 +61,7 @@ pub(super) fn qwen3_moe(fields: &Fields<'_>, row: &'static Architecture) -> Mode
         sliding_window: window.filter(|_| use_window),
         ..decoder(fields, row, "hidden_act")?
     };
-    only_full_layers(fields)?;
+    only_full_layers(fields, decoder.n_layers)?;
     let every: usize = fields.or("decoder_sparse_step", 1)?;
     let dense: Option<Vec<usize>> = fields.get("mlp_only_layers")?;
     let dense = dense.unwrap_or_default();

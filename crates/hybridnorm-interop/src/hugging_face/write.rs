@@ -21,17 +21,28 @@ pub struct Exported {
     pub imported: Imported,
 }
 
-/// The first architecture of transformers that computes what `model` computes.
+/// The architecture of transformers that computes what `model` computes: the one called `first` if it does, or else the first of the table.
 ///
 /// # Errors
 /// When there is none: says what stands against the closest ones.
-pub fn theirs(model: &ModelConfig) -> Result<Exported, InteropError> {
+pub fn theirs(model: &ModelConfig, first: Option<&str>) -> Result<Exported, InteropError> {
     let wanted = hybridnorm::computed(model)?;
+    let c = &model.decoder;
     let mut misses: Vec<(usize, String)> = Vec::new();
-    for row in ARCHITECTURES {
+    let mut rows: Vec<&'static Architecture> = ARCHITECTURES.iter().collect();
+    rows.sort_by_key(|row| Some(row.model_type) != first);
+    for row in rows {
         let Some(write) = row.write else {
             continue;
         };
+        if row.whole_heads && !c.d_model.is_multiple_of(c.n_heads) {
+            let (name, width, heads) = (row.model_type, c.d_model, c.n_heads);
+            let miss = format!(
+                "{name} wants a hidden_size that is a multiple of its {heads} heads, not {width}"
+            );
+            misses.push((usize::MAX, miss));
+            continue;
+        }
         let config = write(model, row);
         let imported = match import(&config) {
             Ok(imported) => imported,
@@ -249,11 +260,28 @@ pub(super) fn gemma2(model: &ModelConfig, row: &Architecture) -> Map<String, Val
 pub(super) fn gemma3(model: &ModelConfig, row: &Architecture) -> Map<String, Value> {
     let c = &model.decoder;
     let local = c.local_rope.as_ref().unwrap_or(&c.rope);
-    let more = json!({
-        "final_logit_softcapping": c.logit_softcap,
-        "rope_local_base_freq": local.theta,
-    });
-    with(gemma(model, row), more)
+    let mut config = gemma(model, row);
+    config.insert("final_logit_softcapping".into(), json!(c.logit_softcap));
+    if local.scaling.is_none() {
+        config.insert("rope_local_base_freq".into(), local.theta.into());
+        return config;
+    }
+    // The older spelling has no word for it.
+    config.remove("rope_theta");
+    config.remove("rope_scaling");
+    let kinds =
+        json!({"full_attention": parameters(&c.rope), "sliding_attention": parameters(local)});
+    config.insert("rope_parameters".into(), kinds);
+    config
+}
+
+/// A table of `rope_parameters`.
+fn parameters(rope: &RotaryConfig) -> Value {
+    let mut table = json!({"rope_type": "default", "rope_theta": rope.theta});
+    if let (Value::Object(table), Value::Object(scaling)) = (&mut table, scaling(rope)) {
+        table.extend(scaling);
+    }
+    table
 }
 
 fn gemma(model: &ModelConfig, row: &Architecture) -> Map<String, Value> {
@@ -266,7 +294,8 @@ fn gemma(model: &ModelConfig, row: &Architecture) -> Map<String, Value> {
     let more = json!({
         "hidden_activation": activation(c.activation),
         "query_pre_attn_scalar": scalar as u64,
-        "sliding_window": c.sliding_window,
+        // transformers asks for one even where no layer has it.
+        "sliding_window": c.sliding_window.unwrap_or(c.max_seq_len),
         "layer_types": kinds(c),
     });
     let mut config = with(common(model, row), more);

@@ -6,7 +6,10 @@
 mod config;
 mod names;
 mod positions;
+mod release;
 mod sparse;
+mod yaml;
 
 pub use config::OfficialConfig;
 pub use names::names;
+pub(crate) use release::{config_of, import};

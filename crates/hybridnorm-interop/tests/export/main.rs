@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use hybridnorm_core::Decoder;
+use hybridnorm_core::{Decoder, DecoderConfig};
 use hybridnorm_interop::export::{Export, Format, SpecialTokens, WeightType};
 use hybridnorm_interop::{InteropError, Pretrained, TensorFolder, Tensors};
 use hybridnorm_moe::{FeedForwardLayer, ModelConfig};
@@ -29,7 +29,7 @@ fn export(
         end: vec![0],
         known: Some(VOCAB),
     };
-    let export = Export::new(config, Format::Auto, dtype, tokens).unwrap();
+    let export = Export::new(config, Format::Auto, None, dtype, tokens).unwrap();
     fs::create_dir_all(dir).unwrap();
     export.write(dir, model, max_shard).unwrap();
     export
@@ -95,17 +95,20 @@ fn each_architecture_is_found() {
         let export = Export::new(
             &config,
             Format::Auto,
+            None,
             WeightType::F32,
             SpecialTokens::default(),
         )
         .unwrap();
-        assert_eq!(export.architecture().model_type, name);
+        let model_type = name.split('-').next().unwrap();
+        assert_eq!(export.architecture().model_type, model_type, "{name}");
         assert!(!export.needs_code());
     }
     for (name, config) in ours() {
         let export = Export::new(
             &config,
             Format::Auto,
+            None,
             WeightType::F32,
             SpecialTokens::default(),
         )
@@ -114,6 +117,7 @@ fn each_architecture_is_found() {
         let refusal = Export::new(
             &config,
             Format::HuggingFace,
+            None,
             WeightType::F32,
             SpecialTokens::default(),
         );
@@ -125,6 +129,27 @@ fn each_architecture_is_found() {
                 .contains("no architecture of transformers"),
             "{error}"
         );
+    }
+}
+
+/// Of several that compute the same, the one that a model came from is taken; one that does not compute it is not.
+#[test]
+fn a_model_goes_home() {
+    let (_, llama) = theirs().remove(0);
+    let plain = DecoderConfig {
+        attention_bias: Some(false),
+        ..llama.decoder
+    };
+    for (first, found) in [
+        (None, "llama"),
+        (Some("mistral"), "mistral"),
+        (Some("olmo2"), "llama"),
+        (Some("hybridnorm"), "llama"),
+    ] {
+        let tokens = SpecialTokens::default();
+        let config = plain.clone().into();
+        let export = Export::new(&config, Format::Auto, first, WeightType::F32, tokens).unwrap();
+        assert_eq!(export.architecture().model_type, found, "{first:?}");
     }
 }
 
@@ -188,6 +213,7 @@ fn what_is_no_number_is_not_written() {
     let export = Export::new(
         &config,
         Format::Auto,
+        None,
         WeightType::F32,
         SpecialTokens::default(),
     )

@@ -2,7 +2,9 @@
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Device, Tensor, TensorData};
-use hybridnorm_core::attention::rope::{Llama3Scaling, RopeScaling, RotaryConfig, YarnScaling};
+use hybridnorm_core::attention::rope::{
+    LinearScaling, Llama3Scaling, RopeScaling, RotaryConfig, YarnScaling,
+};
 use hybridnorm_core::{
     Activation, Decoder, DecoderConfig, LayerNorms, NormKind, NormSite, NormSpan, NormStyle,
     PLACEMENTS, Placement, QkvNormSites, ResidualNorms,
@@ -169,7 +171,7 @@ pub fn ours() -> Vec<(String, ModelConfig)> {
     models
 }
 
-/// A model for each architecture of transformers that can be written, under its `model_type`.
+/// A model for each architecture of transformers that can be written, and some at their edges. Names begin with the `model_type`.
 pub fn theirs() -> Vec<(String, ModelConfig)> {
     let mut models: Vec<(String, ModelConfig)> = Vec::new();
     let mut add = |name: &str, decoder: DecoderConfig, sparse: Option<SparseConfig>| {
@@ -196,6 +198,13 @@ pub fn theirs() -> Vec<(String, ModelConfig)> {
         ..decoder
     };
     add("mistral", window(named("pre")), None);
+    // Llama wants a width that is a multiple of its heads.
+    let odd_width = DecoderConfig {
+        d_model: 30,
+        head_dim: Some(8),
+        ..named("pre")
+    };
+    add("mistral-odd-width", odd_width, None);
     let qwen = || DecoderConfig {
         head_dim: Some(16),
         n_kv_heads: 2,
@@ -241,7 +250,13 @@ pub fn theirs() -> Vec<(String, ModelConfig)> {
         logit_softcap: Some(9.0),
         ..gemma("sandwich")
     };
-    add("gemma2", caps, None);
+    add("gemma2", caps.clone(), None);
+    let without_window = DecoderConfig {
+        sliding_window: None,
+        global_layers: Vec::new(),
+        ..caps
+    };
+    add("gemma2-without-window", without_window, None);
     let local = DecoderConfig {
         local_rope: Some(RotaryConfig {
             theta: 100.0,
@@ -249,6 +264,19 @@ pub fn theirs() -> Vec<(String, ModelConfig)> {
         }),
         ..gemma("sandwich-qk")
     };
-    add("gemma3_text", local, None);
+    add("gemma3_text", local.clone(), None);
+    let scaled = RotaryConfig {
+        theta: 100.0,
+        scaling: Some(RopeScaling::Linear(LinearScaling { factor: 4.0 })),
+    };
+    let both_scaled = DecoderConfig {
+        rope: RotaryConfig {
+            theta: 1e4,
+            ..scaled.clone()
+        },
+        local_rope: Some(scaled),
+        ..local
+    };
+    add("gemma3_text-both-scaled", both_scaled, None);
     models
 }

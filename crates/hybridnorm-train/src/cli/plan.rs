@@ -4,9 +4,8 @@ use core::fmt;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::{Args, Command, Id};
 use hybridnorm_interop::Pretrained;
-use hybridnorm_interop::hugging_face::import;
 use hybridnorm_moe::SparseConfig;
 
 use super::flags::RunFlags;
@@ -35,8 +34,16 @@ pub struct PlanFlags {
     toml: bool,
     /// Show what a Hugging Face folder or `hf:owner/name[@revision]` holds instead: architecture, placement, sizes; of a folder, whether its tensors fit.
     /// With --toml, its configuration
-    #[arg(long, value_name = "DIR", conflicts_with = "RunFlags")]
+    #[arg(long, value_name = "DIR", conflicts_with_all = run_flags())]
     hf: Option<PathBuf>,
+}
+
+/// The flags of a run: none of them says anything of a folder.
+fn run_flags() -> Vec<Id> {
+    let all = RunFlags::augment_args(Command::new("plan"));
+    all.get_arguments()
+        .map(|arg| arg.get_id().clone())
+        .collect()
 }
 
 pub(super) fn run(flags: &PlanFlags, out: &mut impl Write) -> Result<(), Error> {
@@ -59,7 +66,7 @@ pub(super) fn run(flags: &PlanFlags, out: &mut impl Write) -> Result<(), Error> 
 /// What a published model is. From the Hub its configuration alone is fetched.
 fn published(spec: &Path, toml: bool, out: &mut impl Write) -> Result<(), Error> {
     let dir = hub::resolve_for(spec, Want::Config)?;
-    let imported = import(&Pretrained::config_of(&dir)?)?;
+    let (_, imported) = Pretrained::describe(&dir)?;
     if toml {
         let tokenizer = DataConfig::default().tokenizer;
         return print_toml(&run_of(&imported.model, tokenizer), out);

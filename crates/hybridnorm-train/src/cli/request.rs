@@ -15,6 +15,7 @@ use crate::data::{DEFAULT_MAX_BYTES, Tokenizer};
 use crate::device::DeviceSpec;
 use crate::engine::stored_config;
 use crate::error::Error;
+use crate::generate::fits;
 use crate::presets;
 use crate::recipe::{OptimizerName, ScheduleShape};
 use crate::run::RunConfig;
@@ -192,7 +193,7 @@ fn set_vocabulary(
     if follow {
         model.vocab_size = size;
         model.padded_vocab_size = size.next_multiple_of(VOCAB_MULTIPLE);
-    } else if model.vocab_size < size {
+    } else if fits(tokenizer, model.vocab_size).is_err() {
         let allowed = format!(
             "at least the {size} tokens of tokenizer {}",
             tokenizer.name()

@@ -223,7 +223,7 @@ fn list(changed: &[String]) -> String {
 
 impl TrainError {
     /// Wraps the file system's answer to `action` on `path`.
-    pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_path_buf();
         move |source| Self::Io {
             action,

@@ -74,6 +74,7 @@ pub use tasks::TaskRecord;
 use crate::mfu::Utilization;
 use crate::recipe::Optimizer;
 use crate::run::{DataConfig, RunConfig, TrainingConfig};
+use crate::stored::Published;
 use metrics::{Scalar, names};
 pub(crate) use replicas::Replicas;
 use routers::RouterWatch;
@@ -195,7 +196,8 @@ pub fn train(request: TrainRequest) -> Result<TrainSummary, TrainError> {
     } = request;
     config.validate()?;
     divide(&config, 1 + replicas.len())?;
-    let exam = tasks::Exam::of(&config)?;
+    let published = Published::of_run(&run_dir)?;
+    let exam = tasks::Exam::of(&config, published.as_ref())?;
     let device = with_autodiff(device);
     let replicas: Vec<Device> = replicas.into_iter().map(with_autodiff).collect();
     for device in std::iter::once(&device).chain(&replicas) {

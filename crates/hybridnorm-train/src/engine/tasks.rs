@@ -9,7 +9,9 @@ use crate::data::Tokenizer;
 use crate::eval::choices::TaskScore;
 use crate::eval::questions::{QuestionsError, Task};
 use crate::eval::{Examinee, ScoreError};
+use crate::generate::Edges;
 use crate::run::RunConfig;
+use crate::stored::{Published, edges};
 
 /// How well a task was done after a step: see `docs/evaluation.md`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -67,15 +69,18 @@ pub(super) struct Exam {
     pub every: Amount,
     tasks: Vec<Task>,
     tokenizer: Tokenizer,
-    start: [u32; 1],
+    edges: Edges,
     context: usize,
     batch: usize,
     stages: Stages,
 }
 
 impl Exam {
-    /// Reads the tasks that `config` names; `None` where there are none.
-    pub(super) fn of(config: &RunConfig) -> Result<Option<Self>, QuestionsError> {
+    /// Reads the tasks that `config` names, for a run that was perhaps imported; `None` where there are none.
+    pub(super) fn of(
+        config: &RunConfig,
+        published: Option<&Published>,
+    ) -> Result<Option<Self>, QuestionsError> {
         let wanted = &config.evaluation;
         if wanted.tasks.is_empty() {
             return Ok(None);
@@ -91,7 +96,7 @@ impl Exam {
         Ok(Some(Self {
             every: wanted.every,
             tasks: tasks.collect::<Result<_, QuestionsError>>()?,
-            start: [tokenizer.end_of_document()?],
+            edges: edges(&tokenizer, published)?,
             tokenizer,
             context: config.training.seq,
             batch: config.training.micro_batch,
@@ -106,8 +111,8 @@ impl Exam {
             model: &model.decoder,
             tokenizer: &self.tokenizer,
             context: self.context,
-            start: &self.start,
-            blank: &self.start,
+            start: &self.edges.start,
+            blank: &self.edges.blank,
             batch: self.batch,
             stages: self.stages,
             device: &device,

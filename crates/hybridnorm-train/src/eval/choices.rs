@@ -6,6 +6,7 @@ use hybridnorm_core::FeedForward;
 use serde::Serialize;
 
 use super::bootstrap::of_mean;
+use super::costs::costs_behind;
 use super::questions::{Choice, Task};
 use super::{Examinee, ScoreError};
 
@@ -126,7 +127,70 @@ impl Rows {
     }
 }
 
+/// Rows that begin alike, and what it saves to compute that beginning once.
+struct Alike {
+    rows: Vec<usize>,
+    /// Tokens that are the same in all, and of which none counts.
+    shared: usize,
+}
+
+impl Rows {
+    /// Those of `question` that have the beginning of the first of them, where that makes up most of what would be computed.
+    fn alike(&self, question: std::ops::Range<usize>) -> Option<Alike> {
+        let first = &self.rows[question.clone().next()?];
+        let common = |row: usize| {
+            let own = &self.rows[row];
+            let same = first.iter().zip(own).take_while(|(a, b)| a == b).count();
+            same.min(own.len() - self.counted[row])
+        };
+        let longest = question.clone().map(common).max()?;
+        // A row that is cut, or one without the question, begins otherwise.
+        let rows: Vec<usize> = question.filter(|row| 2 * common(*row) > longest).collect();
+        let shared = rows.iter().map(|row| common(*row)).min()?;
+        let all: usize = rows.iter().map(|row| self.rows[*row].len()).sum();
+        let saved = (rows.len() - 1) * shared;
+        (rows.len() > 1 && 2 * saved > all).then_some(Alike { rows, shared })
+    }
+}
+
 impl<F: FeedForward> Examinee<'_, F> {
+    /// What the tokens that count cost, of each row. `questions` are rows that may begin alike: such a beginning is computed once.
+    fn costs_of(
+        &self,
+        rows: &Rows,
+        questions: Vec<std::ops::Range<usize>>,
+    ) -> Result<Vec<Vec<f32>>, ScoreError> {
+        let mut costs = vec![Vec::new(); rows.rows.len()];
+        for Alike {
+            rows: alike,
+            shared,
+        } in questions.into_iter().filter_map(|q| rows.alike(q))
+        {
+            let beginning = &rows.rows[alike[0]][..shared];
+            for alike in alike.chunks(self.batch.max(1)) {
+                let endings: Vec<&[u32]> =
+                    alike.iter().map(|row| &rows.rows[*row][shared..]).collect();
+                let found =
+                    costs_behind(self.model, beginning, &endings, self.stages, self.device)?;
+                for (row, found) in alike.iter().zip(found) {
+                    costs[*row] = found;
+                }
+            }
+        }
+        let others = costs.iter().enumerate();
+        let others: Vec<usize> = others
+            .filter_map(|(row, costs)| costs.is_empty().then_some(row))
+            .collect();
+        let tokens: Vec<Vec<u32>> = others.iter().map(|row| rows.rows[*row].clone()).collect();
+        for (row, found) in others.into_iter().zip(self.costs(&tokens)?) {
+            costs[row] = found;
+        }
+        for (costs, counted) in costs.iter_mut().zip(&rows.counted) {
+            costs.drain(..costs.len() - counted);
+        }
+        Ok(costs)
+    }
+
     /// Answers every question of `task`. `shots` is only reported.
     ///
     /// # Errors
@@ -138,8 +202,10 @@ impl<F: FeedForward> Examinee<'_, F> {
     ) -> Result<(TaskScore, Vec<Answered>), ScoreError> {
         let (mut rows, mut truncated) = (Rows::default(), 0);
         let mut places = Vec::new();
+        let mut questions = Vec::new();
         for question in &task.questions {
             let mut cut = false;
+            let first = rows.rows.len();
             for choice in &question.choices {
                 let mut row = |context: &str| {
                     let (mut ids, tokens) = self.encode(context, choice)?;
@@ -161,13 +227,10 @@ impl<F: FeedForward> Examinee<'_, F> {
                 places.push((row(&choice.context)?, row(&choice.unconditional)?));
             }
             truncated += usize::from(cut);
+            questions.push(first..rows.rows.len());
         }
-        let costs = self.costs(&rows.rows)?;
-        let likelihood = |row: usize| {
-            let costs = &costs[row];
-            let answer = &costs[costs.len() - rows.counted[row]..];
-            -answer.iter().map(|cost| f64::from(*cost)).sum::<f64>()
-        };
+        let costs = self.costs_of(&rows, questions)?;
+        let likelihood = |row: usize| -costs[row].iter().map(|cost| f64::from(*cost)).sum::<f64>();
         let mut places = places.into_iter();
         let answers: Vec<Answered> = task
             .questions

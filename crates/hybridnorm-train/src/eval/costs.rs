@@ -68,6 +68,22 @@ pub(super) fn next_costs<F: FeedForward>(
     let [_, _, d_model] = hidden.dims();
     let hidden = hidden.reshape([1, total, d_model]);
     let targets = tokens.narrow(1, 1, length - 1).reshape([total]);
+    target_costs(model, hidden, targets, pass, stages)
+}
+
+/// −ln p of each of `targets`, given the hidden states before them.
+///
+/// # Shapes
+/// - `hidden` `[1, total, d_model]`, `targets` `[total]`
+/// - output `[total]`
+fn target_costs<F: FeedForward>(
+    model: &Decoder<F>,
+    hidden: Tensor<3>,
+    targets: Tensor<1, Int>,
+    pass: &Pass<F::Report>,
+    stages: Stages,
+) -> Result<Vec<f32>, ScoreError> {
+    let [total] = targets.dims();
     let [vocab, _] = model.embedding.weight.dims();
     let slice = logit_rows(stages.logit_rows, total, vocab);
     let mut costs = Vec::with_capacity(total);
@@ -79,6 +95,55 @@ pub(super) fn next_costs<F: FeedForward>(
         costs.extend(losses.nll.try_into_vec_as::<f32>()?);
     }
     Ok(costs)
+}
+
+/// −ln p of every token of each of `endings` behind `beginning`, which is computed once: its keys and values are those of all.
+///
+/// # Errors
+/// As [`costs`].
+///
+/// # Panics
+/// When anything is empty.
+pub(super) fn costs_behind<F: FeedForward>(
+    model: &Decoder<F>,
+    beginning: &[u32],
+    endings: &[&[u32]],
+    stages: Stages,
+    device: &Device,
+) -> Result<Vec<Vec<f32>>, ScoreError> {
+    let longest = endings.iter().map(|ending| ending.len()).max().unwrap_or(0);
+    let (rows, begun) = (endings.len(), beginning.len());
+    assert!(begun > 0 && endings.iter().all(|ending| !ending.is_empty()));
+    let ids: Vec<i64> = beginning.iter().map(|id| i64::from(*id)).collect();
+    let tokens = Tensor::<2, Int>::from_data(TensorData::new(ids, [1, begun]), device);
+    let mut pass = Pass::cached(model.new_cache(begun + longest - 1));
+    let hidden = model.hidden(tokens, &mut pass);
+    let [_, _, d_model] = hidden.dims();
+    let mut hidden = hidden.narrow(1, begun - 1, 1).repeat_dim(0, rows);
+    let padded = endings.iter().flat_map(|ending| {
+        let ids = ending.iter().map(|id| i64::from(*id));
+        ids.chain(std::iter::repeat_n(0, longest - ending.len()))
+    });
+    let padded = TensorData::new(padded.collect::<Vec<i64>>(), [rows, longest]);
+    let padded = Tensor::<2, Int>::from_data(padded, device);
+    if longest > 1 {
+        // A cached pass gives its cache back.
+        let cache = pass.into_cache().map(|cache| cache.keep(&vec![0; rows]));
+        pass = cache.map_or_else(Pass::causal, Pass::cached);
+        let rest = model.hidden(padded.clone().narrow(1, 0, longest - 1), &mut pass);
+        hidden = Tensor::cat(vec![hidden, rest], 1);
+    }
+    let total = rows * longest;
+    let hidden = hidden.reshape([1, total, d_model]);
+    let found = target_costs(model, hidden, padded.reshape([total]), &pass, stages)?;
+    let costs = endings.iter().zip(found.chunks_exact(longest));
+    let costs: Vec<Vec<f32>> = costs
+        .map(|(ending, costs)| costs[..ending.len()].to_vec())
+        .collect();
+    match costs.iter().flatten().all(|cost| cost.is_finite()) {
+        true => Ok(costs),
+        false => Err(ScoreError::NotFinite),
+    }
 }
 
 #[cfg(test)]
@@ -109,6 +174,43 @@ mod tests {
                 assert_eq!(found.len(), row.len() - 1);
                 let pairs = found.iter().zip(alone);
                 assert!(pairs.into_iter().all(|(a, b)| (a - b).abs() < 1e-5));
+            }
+        }
+    }
+
+    /// Endings behind a beginning that is computed once cost what they cost behind one of their own, with grouped heads and windows too.
+    #[apply(every_device!)]
+    fn a_shared_beginning_changes_nothing(#[case] device: &Device) {
+        for sliding_window in [None, Some(3)] {
+            let config = DecoderConfig {
+                n_kv_heads: 1,
+                sliding_window,
+                ..DecoderConfig::new(30, 16, 2, 2)
+            };
+            let model = config.init(device).unwrap();
+            let beginning = [3, 1, 4, 1, 5, 9, 2, 6];
+            let endings: [&[&[u32]]; 3] = [
+                &[&[7], &[8], &[9]],
+                &[&[5, 3], &[7, 7, 7, 7, 1], &[2]],
+                &[&[4, 4, 4]],
+            ];
+            for endings in endings {
+                let rows: Vec<Vec<u32>> = endings
+                    .iter()
+                    .map(|ending| [&beginning, *ending].concat())
+                    .collect();
+                let whole = costs(&model, &rows, 1, Stages::default(), device).unwrap();
+                let stages = Stages {
+                    logit_rows: Some(2),
+                    ..Stages::default()
+                };
+                let shared = costs_behind(&model, &beginning, endings, stages, device).unwrap();
+                for (shared, whole) in shared.iter().zip(&whole) {
+                    let whole = &whole[beginning.len() - 1..];
+                    assert_eq!(shared.len(), whole.len());
+                    let mut pairs = shared.iter().zip(whole);
+                    assert!(pairs.all(|(a, b)| (a - b).abs() < 1e-5));
+                }
             }
         }
     }

@@ -6,12 +6,14 @@ use std::path::Path;
 
 use hybridnorm_interop::export::{Export, WeightType, Written};
 
-use super::{Parity, Source};
+use super::Parity;
+use super::figures::Figures;
 use crate::sizes::{Experts, Parameters, thousands};
+use crate::stored::Stored;
 
 /// What a card is made of.
 pub struct Card<'a> {
-    pub source: &'a Source,
+    pub source: &'a Stored,
     pub export: &'a Export,
     pub written: &'a Written,
     pub dtype: WeightType,
@@ -182,7 +184,7 @@ impl Card<'_> {
     }
 
     fn figures(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let figures = self.source.figures();
+        let figures = Figures::of(self.source);
         if figures.last.is_none() && figures.evaluation.is_none() {
             return Ok(());
         }

@@ -4,23 +4,23 @@
 //! before is untouched until then.
 
 mod card;
+mod figures;
 mod folder;
 mod parity;
-mod source;
 mod tokenizer;
 
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use hybridnorm_interop::export::{Export, Format, WeightType};
+use hybridnorm_interop::export::{Export, Format, SpecialTokens, WeightType};
 use hybridnorm_interop::hugging_face::Architecture;
 use hybridnorm_interop::{InteropError, Pretrained};
+use serde_json::{Map, Value};
 
-use crate::checkpoint::CheckpointError;
 use crate::data::{DataError, TokenizerError};
-use crate::engine::TrainError;
+use crate::error::Error;
+use crate::stored::Stored;
 pub use parity::Parity;
-pub use source::Source;
 
 /// What is exported how.
 #[derive(Debug, Clone)]
@@ -67,12 +67,6 @@ pub enum ExportError {
         /// What was given.
         path: PathBuf,
     },
-    /// There is no checkpoint.
-    #[error("{} holds no checkpoint yet: continue the run with --resume", path.display())]
-    NoCheckpoint {
-        /// The run.
-        path: PathBuf,
-    },
     /// The folder is taken.
     #[error("{} is there already: give another --out, or --force to replace it", path.display())]
     Taken {
@@ -84,12 +78,6 @@ pub enum ExportError {
     NotAModel {
         /// The folder.
         path: PathBuf,
-    },
-    /// The tokenizer is not the one that the model was trained with.
-    #[error("tokenizer {name} is not the one the run was trained with: the file has changed since")]
-    Tokenizer {
-        /// The tokenizer.
-        name: String,
     },
     /// The folder, read back, computes something else.
     #[error("the folder computes other logits than the model, by up to {difference:e} of {largest:e}: nothing was written to {}", out.display())]
@@ -114,13 +102,7 @@ pub enum ExportError {
         /// The system's answer.
         source: std::io::Error,
     },
-    /// A checkpoint cannot be used.
-    #[error(transparent)]
-    Checkpoint(#[from] CheckpointError),
-    /// The run's configuration cannot be read.
-    #[error(transparent)]
-    Run(#[from] TrainError),
-    /// The tokenizer cannot be used.
+    /// The tokenizer cannot be written.
     #[error(transparent)]
     Data(#[from] DataError),
     /// The tokenizer refuses its own vocabulary.
@@ -129,9 +111,6 @@ pub enum ExportError {
     /// The model cannot be expressed, or files cannot be written.
     #[error(transparent)]
     Interop(#[from] InteropError),
-    /// The configuration is not allowed.
-    #[error(transparent)]
-    Config(#[from] hybridnorm_core::ConfigError),
 }
 
 impl ExportError {
@@ -151,28 +130,34 @@ impl ExportError {
 /// # Errors
 /// When there is no model, the folder is taken, no format expresses the model, or the folder does not compute what the model does. The
 /// folder is not there then, and what was there before is.
-pub fn export(request: &Request, device: &Device) -> Result<Report, ExportError> {
+pub fn export(request: &Request, device: &Device) -> Result<Report, Error> {
     let folder = folder::NewFolder::create(&request.out, request.force)?;
-    let source = Source::open(&request.source)?;
+    if !Stored::is_at(&request.source) {
+        let path = request.source.clone();
+        return Err(ExportError::NoModel { path }.into());
+    }
+    let source = Stored::open(&request.source, None)?;
     let config = source.model_config();
+    let published = source.published.as_ref();
     let export = Export::new(
         &config,
         request.format,
+        published.map(|published| published.model_type.as_str()),
         request.dtype,
-        source.special_tokens()?,
+        special_tokens(&source)?,
     )?
-    .with_generation(source.generation());
+    .with_generation(generation(&source));
     let model = source.load(device)?;
     let written = export.write(folder.path(), &model, request.max_shard)?;
     // Of weights that are rounded, the folder has to compute what the rounded model computes.
     let model = parity::rounded(model, request.dtype);
     let probe = parity::probe(&config.decoder);
-    let expected = parity::logits(&model, &probe, device)?;
+    let expected = parity::logits(&model, &probe, device).map_err(ExportError::from)?;
     // One model in memory at a time.
     drop(model);
     tokenizer::write(folder.path(), &source.tokenizer, &config.decoder)?;
     let read_back = Pretrained::open(folder.path())?.load(device)?;
-    let found = parity::logits(&read_back, &probe, device)?;
+    let found = parity::logits(&read_back, &probe, device).map_err(ExportError::from)?;
     drop(read_back);
     let parity = Parity::of(&expected, &found);
     if !parity.holds() {
@@ -180,7 +165,8 @@ pub fn export(request: &Request, device: &Device) -> Result<Report, ExportError>
             difference: parity.difference,
             largest: parity.largest,
             out: request.out.clone(),
-        });
+        }
+        .into());
     }
     let card = card::Card {
         source: &source,
@@ -202,4 +188,27 @@ pub fn export(request: &Request, device: &Device) -> Result<Report, ExportError>
         parity,
         notes: source.notes,
     })
+}
+
+/// What begins and ends a text: as the published configuration has it, or else as in training.
+fn special_tokens(source: &Stored) -> Result<SpecialTokens, Error> {
+    let known = Some(source.tokenizer.vocab_size());
+    if let Some(published) = &source.published {
+        let (begin, end) = published.special_tokens();
+        if !end.is_empty() {
+            return Ok(SpecialTokens { begin, end, known });
+        }
+    }
+    let end = source.tokenizer.end_of_document()?;
+    Ok(SpecialTokens {
+        begin: Some(end),
+        end: vec![end],
+        known,
+    })
+}
+
+/// The `generation_config.json` of the model that was imported.
+fn generation(source: &Stored) -> Map<String, Value> {
+    let published = source.published.as_ref();
+    published.map_or_else(Map::new, |published| published.generation.clone())
 }

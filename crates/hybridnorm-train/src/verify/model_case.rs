@@ -13,7 +13,10 @@ use super::check::Check;
 use super::expected::{Expected, paired};
 use super::record::{Losses, Record, Work};
 use super::routing::{Routed, first_flip};
+use crate::data::Tokenizer;
 use crate::generate;
+use crate::import::run_of;
+use crate::run::RunConfig;
 
 /// Where a case's parameters lie.
 enum Weights {
@@ -320,16 +323,11 @@ fn refuse_biased_experts(config: &ModelConfig, weights: &TensorFile) -> Result<(
     }
 }
 
-/// The configuration survives a round trip through its file format.
+/// The configuration survives a round trip through the file format of runs.
 fn layout(config: &ModelConfig) -> Check {
-    let decoder = serde_json::to_string(&config.decoder);
-    let decoder = decoder.and_then(|text| serde_json::from_str(&text));
-    let sparse = serde_json::to_string(&config.sparse);
-    let sparse = sparse.and_then(|text| serde_json::from_str(&text));
-    let same = match (decoder, sparse) {
-        (Ok(decoder), Ok(sparse)) => *config == ModelConfig { decoder, sparse },
-        _ => false,
-    };
+    let run = run_of(config, Tokenizer::Byte.name());
+    let again = toml::to_string(&run).map(|text| toml::from_str::<RunConfig>(&text));
+    let same = matches!(again, Ok(Ok(again)) if again.model_config() == *config);
     Check::exact("configuration round trip", same, "")
 }
 
@@ -354,4 +352,22 @@ fn decode(model: &Decoder<FeedForwardLayer>, greedy: &Greedy, width: usize) -> V
             }
         })
         .to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use hybridnorm_core::DecoderConfig;
+
+    use super::*;
+
+    /// A third has as many digits as a number can have.
+    #[test]
+    fn numbers_of_many_digits_survive_the_round_trip() {
+        let decoder = DecoderConfig {
+            softmax_scale: Some(9f64.powf(-0.5)),
+            ..DecoderConfig::new(41, 16, 4, 2)
+        };
+        let check = layout(&decoder.into());
+        assert!(check.passed, "{check:?}");
+    }
 }

@@ -2,17 +2,22 @@
 
 use std::fs;
 
+use hybridnorm_testing::{apply, every_device_name};
 use rstest::rstest;
 use serde_json::{Value, json};
 
 use super::generate::{TINY_MIXTRAL, recorded};
 use super::place::{Place, stderr};
 
-const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data");
+pub const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data");
 
 /// What `eval --json` prints.
 fn eval(place: &Place, args: &str) -> Value {
-    let out = place.succeed(&format!("eval --json --device flex {args}"));
+    eval_on("flex", place, args)
+}
+
+fn eval_on(device: &str, place: &Place, args: &str) -> Value {
+    let out = place.succeed(&format!("eval --json --device {device} {args}"));
     serde_json::from_str(&out).unwrap()
 }
 
@@ -25,15 +30,15 @@ fn close(found: &Value, expected: &Value, what: &str) {
 }
 
 /// Perplexity in windows that do not overlap, that do, and that nearly stand still (`tests/data/make.py`).
-#[test]
-fn texts_cost_what_transformers_says() {
+#[apply(every_device_name!)]
+fn texts_cost_what_transformers_says(#[case] device: &str) {
     let place = Place::new();
     for (stride, expected) in recorded()["evaluation"]["texts"].as_object().unwrap() {
         for batch in [1, 8] {
             let args = format!(
                 "--model {TINY_MIXTRAL} --text {DATA}/texts.jsonl --stride {stride} --batch {batch}"
             );
-            let found = &eval(&place, &args)["texts"][0];
+            let found = &eval_on(device, &place, &args)["texts"][0];
             for count in ["tokens", "bytes"] {
                 assert_eq!(found[count], expected[count]);
             }
@@ -59,13 +64,13 @@ fn texts_cost_what_transformers_says() {
 }
 
 /// Questions in both formats: every log-likelihood, every share.
-#[test]
-fn questions_are_answered_as_transformers_does() {
+#[apply(every_device_name!)]
+fn questions_are_answered_as_transformers_does(#[case] device: &str) {
     let place = Place::new();
     let args = format!(
         "--model {TINY_MIXTRAL} --task {DATA}/squares.jsonl --task {DATA}/cubes/rc_1shot/requests.jsonl.gz --answers answers.jsonl"
     );
-    let found = eval(&place, &args);
+    let found = eval_on(device, &place, &args);
     let answers = fs::read_to_string(place.path("answers.jsonl")).unwrap();
     let answers: Vec<Value> = answers
         .lines()

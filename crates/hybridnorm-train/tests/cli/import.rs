@@ -1,11 +1,17 @@
 //! Published models from a folder to a run, and on from there.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use hybridnorm_testing::{any_device, apply, every_device_name};
+use hybridnorm_train::generate::greedy;
+use hybridnorm_train::model::TrainedModel;
 use hybridnorm_train::verify::shipped_reference;
 use rstest::rstest;
+use serde_json::{Value, json};
 
+use super::eval::DATA;
+use super::generate::{TINY_MIXTRAL, recorded};
 use super::place::{Place, stderr};
 
 /// The folder of a model that transformers made.
@@ -88,6 +94,66 @@ fn an_imported_model_generates_and_goes_on_learning(#[case] case: &str, #[case] 
     );
 }
 
+/// A run that was imported begins and ends its texts as transformers does, and costs the same: the folder's own marks count.
+#[apply(every_device_name!)]
+fn an_imported_run_writes_and_scores_as_its_folder(#[case] device: &str) {
+    let place = Place::new();
+    place.succeed(&format!(
+        "import {TINY_MIXTRAL} --out run --device {device}"
+    ));
+    let generation = &recorded()["generation"];
+    place.write("prompts.txt", generation["prompt"].as_str().unwrap());
+    let write = |run: &str| {
+        let greedy = format!("--temperature 0 --tokens 24 --device {device}");
+        let out = place.succeed(&format!(
+            "generate --run {run} --prompts prompts.txt {greedy}"
+        ));
+        serde_json::from_str::<Value>(&out).unwrap()
+    };
+    let line = write("run");
+    assert_eq!(line["text"], generation["greedy_text"]);
+    let here = any_device();
+    let open = |path: &Path| TrainedModel::open(path, None, &here).unwrap();
+    let (folder, run) = (open(TINY_MIXTRAL.as_ref()), open(&place.path("run")));
+    assert_eq!(&folder.edges, &run.edges);
+    assert_eq!(folder.context, run.context);
+    let eval = |model: &str| {
+        let flags = format!("--text {DATA}/texts.jsonl --task {DATA}/squares.jsonl --json");
+        let out = place.succeed(&format!("eval --model {model} {flags} --device {device}"));
+        let mut found: Value = serde_json::from_str(&out).unwrap();
+        found["model"].take();
+        found
+    };
+    assert_eq!(eval(TINY_MIXTRAL), eval("run"));
+
+    // Each of a list of ids ends a text.
+    fs::create_dir(place.path("folder")).unwrap();
+    for file in ["config.json", "model.safetensors", "tokenizer.json"] {
+        fs::copy(
+            Path::new(TINY_MIXTRAL).join(file),
+            place.path("folder").join(file),
+        )
+        .unwrap();
+    }
+    let third = {
+        let prompt = run.prompt(generation["prompt"].as_str().unwrap()).unwrap();
+        greedy(&run.decoder, &prompt, 3, true, 304).unwrap()[2]
+    };
+    place.write(
+        "folder/generation_config.json",
+        format!("{{\"eos_token_id\": [1, {third}]}}"),
+    );
+    place.succeed("import folder --out ends --device flex");
+    let line = write("ends");
+    assert_eq!(
+        (&line["ending"], &line["tokens"]),
+        (&json!("end"), &json!(3))
+    );
+    place.write("folder/generation_config.json", "{");
+    let refusal = place.refuse("import folder --out broken --device flex");
+    assert!(refusal.contains("generation_config.json"), "{refusal}");
+}
+
 #[test]
 fn what_cannot_be_imported_is_refused_and_leaves_nothing() {
     let place = Place::new();
@@ -135,6 +201,57 @@ fn what_cannot_be_imported_is_refused_and_leaves_nothing() {
     );
 }
 
+/// A folder of the authors' own code: their configuration as YAML, their names of tensors; weights that are pickled are refused with the
+/// line that turns them into safetensors.
+#[test]
+fn the_authors_own_folders_are_imported() {
+    let place = Place::new();
+    let case = shipped_reference().unwrap().join("dense_hybridnorm_bias");
+    fs::create_dir(place.path("theirs")).unwrap();
+    let whole: Value = serde_json::from_slice(&fs::read(case.join("case.json")).unwrap()).unwrap();
+    // JSON is YAML too; what stands around the model is not read.
+    let config = json!({"run_name": "a", "model": whole["model_config"], "seed": 6198});
+    place.write("theirs/config.yaml", format!("# theirs\n{config:#}\n"));
+    fs::write(place.path("theirs/model.pt"), "no pickle").unwrap();
+    let refusal = place.refuse("import theirs --out run --device flex");
+    for words in ["model.pt", "runs code", "python3 -c", "weights_only=True"] {
+        assert!(refusal.contains(words), "no {words} in: {refusal}");
+    }
+    let weights = case.join("weights.safetensors");
+    fs::copy(weights, place.path("theirs/model.safetensors")).unwrap();
+    let shown = place.succeed("plan --hf theirs");
+    assert!(shown.contains("the authors' own release"), "{shown}");
+    place.succeed("import theirs --out run --device flex");
+    // The reference case itself is such a folder.
+    place.succeed(&format!(
+        "import {} --out again --device flex",
+        case.display()
+    ));
+    let weights =
+        |run: &str| fs::read(place.path(run).join("checkpoints/step-0/model.safetensors"));
+    assert_eq!(weights("run").unwrap(), weights("again").unwrap());
+    place.write("theirs/config.yaml", "model:\n  d_model: [1\n");
+    let refusal = place.refuse("plan --hf theirs");
+    assert!(refusal.contains("config.yaml"), "{refusal}");
+}
+
+/// What a flag of a run would say of a folder nobody knows.
+#[rstest]
+#[case("--steps 3")]
+#[case("--device flex")]
+#[case("--placement pre")]
+#[case("--config tiny.toml")]
+fn flags_of_a_run_are_refused_beside_a_folder(#[case] flag: &str) {
+    let place = Place::new();
+    let folder = published("hf_llama");
+    let refusal = place.refuse(&format!("plan --hf {} {flag}", folder.display()));
+    let name = flag.split(' ').next().unwrap();
+    assert!(
+        refusal.contains(name) && refusal.contains("--hf"),
+        "{refusal}"
+    );
+}
+
 /// Without a tokenizer there is a warning; so there is with one that has tokens for images, beyond the model's rows.
 #[test]
 fn tokenizers_are_held_against_the_vocabulary() {
@@ -151,6 +268,20 @@ fn tokenizers_are_held_against_the_vocabulary() {
     let eyes = place.run("import folder --out eyes");
     assert!(eyes.status.success(), "{}", stderr(&eyes));
     assert!(stderr(&eyes).contains("rows for 41"), "{}", stderr(&eyes));
+    // The tokens without a row are no more than that: text is read, scored and learnt from, and what meets one says so.
+    let text = "--prompt w2<image_0>w3 --tokens 2 --device flex";
+    place.succeed(&format!("generate --run eyes {text}"));
+    place.write("words.txt", "w1 w2 w3 <image_0> w4 ".repeat(90));
+    place.succeed("eval --model eyes --text words.txt --device flex");
+    place.succeed(
+        "train --resume --out eyes --data words.txt --device flex --steps 1 --seq 8 --batch 1",
+    );
+    place.write("eyes/chat_template.jinja", "{{ messages[0].content }}");
+    let refusal = place.refuse(&format!("generate --run eyes --chat {text}"));
+    assert!(
+        refusal.contains("41 (<image_0>)") && refusal.contains("an id below 41"),
+        "{refusal}"
+    );
     let config = place.succeed(&format!("plan --hf {} --toml", folder.display()));
     assert!(
         config.contains("attention_bias = true") && config.contains("low_freq_factor"),
