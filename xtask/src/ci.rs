@@ -34,7 +34,8 @@ pub fn run(shell: &Shell, args: &CiArgs) -> Result<Report, String> {
     let backends = args.devices.with(&args.require);
     let mut report = check::of(shell, &backends, args.check.require_all, !args.no_fused)?;
     if args.web {
-        report.append(web::run(shell, &WebArgs::of_tests(backends.clone()))?);
+        let page = WebArgs::of_tests(backends.clone());
+        report.append(web::run(shell, &page, args.check.require_all)?);
     }
     report.append(test::run(
         shell,

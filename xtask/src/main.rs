@@ -48,7 +48,7 @@ fn run(chore: Chore) -> Result<Report, String> {
         // The one chore that also runs where there is no workspace: on the machine of `gpu`.
         Chore::Bench(args) => bench::run(&args),
         Chore::Gpu(args) => gpu::run(&shell()?, &args),
-        Chore::Web(args) => web::run(&shell()?, &args),
+        Chore::Web(args) => web::run(&shell()?, &args, true),
         Chore::Docs => Ok(docs::run(&shell()?)),
         Chore::Audit => Ok(audit::run(&shell()?)),
         Chore::Release(args) => Ok(release::run(&shell()?, &args)),

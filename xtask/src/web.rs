@@ -63,8 +63,9 @@ impl WebArgs {
     }
 }
 
-/// Builds the page; what runs after this in `shell` finds it.
-pub fn run(shell: &Shell, args: &WebArgs) -> Result<Report, String> {
+/// Builds the page; what runs after this in `shell` finds it. `required`: where it cannot be built for want of a standard library, that is
+/// a failure.
+pub fn run(shell: &Shell, args: &WebArgs, required: bool) -> Result<Report, String> {
     let workspace = Workspace::read(shell)?;
     let work = workspace.target_directory.join("web");
     let out = match &args.out {
@@ -75,7 +76,7 @@ pub fn run(shell: &Shell, args: &WebArgs) -> Result<Report, String> {
     let std = match standard_library(shell) {
         Ok(std) => std,
         Err(hint) => {
-            report.not_run("page", hint, false);
+            report.not_run("page", hint, required);
             report.print();
             return Ok(report);
         }
