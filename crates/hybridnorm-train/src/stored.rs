@@ -145,7 +145,11 @@ impl Stored {
                 (generation, state, notes.collect(), Some(path.to_path_buf()))
             }
         };
-        let config = stored_config(&generation.dir)?;
+        // A run's own configuration counts, also where somebody has changed it: weights of another shape are then refused by name.
+        let config = stored_config(match path.join(CONFIG).is_file() {
+            true => path,
+            false => &generation.dir,
+        })?;
         let tokenizer = Tokenizer::from_spec(tokenizer.unwrap_or(&config.data.tokenizer))?;
         let identity = tokenizer.identity();
         let of_data = state.data.as_ref();
