@@ -10,6 +10,7 @@ use burn::backend::tensor::{BoolTensor, FloatTensor, IntTensor};
 use burn::backend::{Backend, Dispatch, TensorMetadata, get_device_settings};
 use burn::tensor::{DType, FloatDType, Int, Shape, Slice, Tensor};
 
+use crate::compose::in_products;
 use crate::ops::KernelOps;
 use crate::profile::Place;
 use crate::qkv::slice;
@@ -256,7 +257,7 @@ pub(crate) fn backward<B: Backend, S: Softmax<B>>(
     for seen in Seen::<B>::blocks(&qkv, documents.as_ref(), spec, rows) {
         let [query, key, value] = parts::<B>(&qkv, &seen, spec);
         let dout = slice::<B>(&dout, 2, seen.queries.clone());
-        let dout = stacked::<B>(in_products::<B>(dout, spec), spec);
+        let dout = stacked::<B>(in_products::<B>(dout, spec.products), spec);
         let sums = slice::<B>(&sums, 2, seen.queries.clone());
         let scores = B::float_matmul(query.clone(), transposed::<B>(key.clone()));
         let dweights = B::float_matmul(dout.clone(), transposed::<B>(value));
@@ -290,14 +291,7 @@ fn parts<B: Backend>(
     let query = B::float_mul_scalar(cut(0..h, &seen.queries), spec.scale.into());
     let query = stacked::<B>(query, spec);
     let [key, value] = [h, h + k].map(|first| cut(first..first + k, &seen.keys));
-    [query, key, value].map(|x| in_products::<B>(x, spec))
-}
-
-fn in_products<B: Backend>(x: FloatTensor<B>, spec: AttentionSpec) -> FloatTensor<B> {
-    match spec.products {
-        Some(dtype) => B::float_cast(x, dtype),
-        None => x,
-    }
+    [query, key, value].map(|x| in_products::<B>(x, spec.products))
 }
 
 fn transposed<B: Backend>(x: FloatTensor<B>) -> FloatTensor<B> {

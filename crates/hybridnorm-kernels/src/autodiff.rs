@@ -12,7 +12,7 @@ use crate::attention::{self, AttentionSpec};
 use crate::compose;
 use crate::cross_entropy;
 use crate::groups::Groups;
-use crate::head::{self, Head, HeadSpec};
+use crate::head::{self, Head, HeadSpec, LossAndGradients};
 use crate::ops::KernelOps;
 use crate::profile::Place;
 use crate::qkv::{self, Constants, QkvSpec};
@@ -156,12 +156,7 @@ impl<B: KernelOps, C: CheckpointStrategy> KernelOps for Autodiff<B, C> {
         shares: FloatTensor<Self>,
         spec: HeadSpec,
         _gradients: bool,
-    ) -> (
-        FloatTensor<Self>,
-        FloatTensor<Self>,
-        FloatTensor<Self>,
-        FloatTensor<Self>,
-    ) {
+    ) -> LossAndGradients<FloatTensor<Self>> {
         let bias = biased.then_some(bias);
         head::differentiable::<B, C>(x, Head { weight, bias }, targets, shares, spec)
     }

@@ -2,7 +2,7 @@
 
 use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, TensorMetadata, get_device_settings};
-use burn::tensor::{Shape, Slice};
+use burn::tensor::{FloatDType, Shape, Slice};
 
 use crate::adamw::AdamWStep;
 use crate::groups::Groups;
@@ -135,6 +135,14 @@ pub(crate) fn softcap<B: Backend>(x: Float<B>, cap: f64) -> Float<B> {
         [above, below].map(|part| B::float_mask_fill(plus(part, 945.0), large.clone(), 1.0.into()));
     let small = B::float_div(B::float_mul(x.clone(), above), below);
     times(B::float_mask_where(small, large, B::float_tanh(x)), cap)
+}
+
+/// `x` in the type of its products, where they have one of their own.
+pub(crate) fn in_products<B: Backend>(x: Float<B>, products: Option<FloatDType>) -> Float<B> {
+    match products {
+        Some(dtype) => B::float_cast(x, dtype),
+        None => x,
+    }
 }
 
 /// Rows `range` of `x`.

@@ -13,7 +13,7 @@ use burn::backend::{Backend, Dispatch, TensorMetadata};
 use burn::tensor::{FloatDType, Int, Shape, Slice, Tensor};
 
 use crate::attention::working;
-use crate::compose::{self, concat, rows_of};
+use crate::compose::{self, concat, in_products, rows_of};
 use crate::cross_entropy;
 use crate::ops::KernelOps;
 use crate::reference::reference_ops;
@@ -118,7 +118,7 @@ fn whole<B: KernelOps>(
     spec: &HeadSpec,
 ) -> FloatTensor<B> {
     let rows = x.shape()[0];
-    let [x, weight] = [x, head.weight.clone()].map(|x| in_products::<B>(x, spec));
+    let [x, weight] = [x, head.weight.clone()].map(|x| in_products::<B>(x, spec.products));
     let bias = head.bias.clone();
     let both = cross_entropy::forward::<B>(logits::<B>(x, &Head { weight, bias }, spec), targets);
     weighed::<B>(both, shares, rows)
@@ -147,14 +147,14 @@ pub(crate) fn forward<B: KernelOps>(
     let dtype = working(own);
     let shares = B::float_cast(shares, dtype);
     let product = Head {
-        weight: in_products::<B>(head.weight.clone(), &spec),
+        weight: in_products::<B>(head.weight.clone(), spec.products),
         bias: head.bias.clone(),
     };
     let (mut loss, mut dxs) = (None, Vec::new());
     let (mut dweight, mut dbias) = (None, None);
     for start in (0..rows).step_by(spec.rows) {
         let range = start..rows.min(start + spec.rows);
-        let x = in_products::<B>(rows_of::<B>(&x, range.clone()), &spec);
+        let x = in_products::<B>(rows_of::<B>(&x, range.clone()), spec.products);
         let targets = B::int_slice(targets.clone(), &[Slice::from(range.clone())]);
         let shares = B::float_slice(shares.clone(), &[Slice::from(range.clone())]);
         let z = logits::<B>(x.clone(), &product, &spec);
@@ -220,13 +220,6 @@ fn gradient_of_product<B: KernelOps>(
     match spec.scale {
         1.0 => dz,
         scale => B::float_mul_scalar(dz, scale.into()),
-    }
-}
-
-fn in_products<B: Backend>(x: FloatTensor<B>, spec: &HeadSpec) -> FloatTensor<B> {
-    match spec.products {
-        Some(dtype) => B::float_cast(x, dtype),
-        None => x,
     }
 }
 

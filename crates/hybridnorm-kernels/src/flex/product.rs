@@ -96,8 +96,8 @@ pub(super) fn multiply(
     a: Matrix<'_>,
     b: Matrix<'_>,
 ) {
-    let (m, n, k) = (a.rows, b.columns, a.columns);
-    assert_eq!(k, b.rows, "inner dimensions");
+    let (m, n) = (a.rows, b.columns);
+    assert_eq!(a.columns, b.rows, "inner dimensions");
     if m == 0 || n == 0 {
         return;
     }
@@ -107,29 +107,15 @@ pub(super) fn multiply(
         "element {last} of {}",
         out.len()
     );
-    let add = into == Into::Add;
-    // SAFETY: out's last element lies in its slice, and rows do not overlap; a's and b's last elements lie in their slices, checked
-    // when they were made, and every element before it has lower indices. `out` is borrowed exclusively, so nothing overlaps it.
+    // SAFETY: out's last element lies in its slice, and rows do not overlap; `out` is borrowed exclusively, so nothing overlaps it.
     unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
+        call(
             out.as_mut_ptr(),
-            1,
-            stride as isize,
-            add,
-            a.values.as_ptr(),
-            a.column_stride as isize,
-            a.row_stride as isize,
-            b.values.as_ptr(),
-            b.column_stride as isize,
-            b.row_stride as isize,
-            1.0,
+            stride,
+            into,
             factor,
-            false,
-            false,
-            false,
+            a,
+            b,
             gemm::Parallelism::None,
         );
     }
@@ -171,20 +157,38 @@ pub(super) fn add_product_on_all_cores(out: &mut [f32], a: Matrix<'_>, b: Matrix
 /// `out` points to room for the product, which nobody else reads or writes; where the product is added, to numbers.
 unsafe fn shared(out: *mut f32, into: Into, a: Matrix<'_>, b: Matrix<'_>) {
     let (m, n, k) = (a.rows, b.columns, a.columns);
-    assert_eq!(k, b.rows, "inner dimensions");
     let parallelism = match m.saturating_mul(n).saturating_mul(k) >= SHARED {
         true => gemm::Parallelism::Rayon(0),
         false => gemm::Parallelism::None,
     };
-    // SAFETY: a's and b's last elements lie in their slices, checked when they were made; the caller vouches for `out`.
+    // SAFETY: the caller vouches for `out`, whose rows lie one behind the other.
+    unsafe { call(out, n, into, 1.0, a, b, parallelism) };
+}
+
+/// `factor·a·b`, to where rows begin `stride` apart.
+///
+/// # Safety
+/// As [`shared`], for rows that are at least as far apart as they are long.
+unsafe fn call(
+    out: *mut f32,
+    stride: usize,
+    into: Into,
+    factor: f32,
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+    parallelism: gemm::Parallelism,
+) {
+    assert_eq!(a.columns, b.rows, "inner dimensions");
+    // SAFETY: a's and b's last elements lie in their slices, checked when they were made, and every element before it has lower indices;
+    // the caller vouches for `out`.
     unsafe {
         gemm::gemm(
-            m,
-            n,
-            k,
+            a.rows,
+            b.columns,
+            a.columns,
             out,
             1,
-            n as isize,
+            stride as isize,
             into == Into::Add,
             a.values.as_ptr(),
             a.column_stride as isize,
@@ -193,7 +197,7 @@ unsafe fn shared(out: *mut f32, into: Into, a: Matrix<'_>, b: Matrix<'_>) {
             b.column_stride as isize,
             b.row_stride as isize,
             1.0,
-            1.0,
+            factor,
             false,
             false,
             false,
