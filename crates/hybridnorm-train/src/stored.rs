@@ -28,7 +28,7 @@ pub struct Stored {
     pub generation: Generation,
     /// Where the run stood.
     pub state: TrainingState,
-    /// The configuration it was written under.
+    /// The run's configuration; of a checkpoint that was opened by itself, the one it was written under.
     pub config: RunConfig,
     /// The tokenizer it was trained with.
     pub tokenizer: Tokenizer,

@@ -1,8 +1,10 @@
 //! `bench`: how fast this machine computes, and in how much memory.
 
+use std::fmt::Display;
 use std::io::{self, Write};
 
 use clap::{Args, Subcommand};
+use serde::Serialize;
 
 use super::bench_checkpoint::{self, CheckpointBenchFlags};
 use super::bench_generate::{self, GenerateBenchFlags};
@@ -81,6 +83,21 @@ pub(super) fn run(bench: &Bench, out: &mut impl Write) -> Result<(), Error> {
         Bench::Generate(flags) => bench_generate::run(flags, out),
         Bench::Checkpoint(flags) => bench_checkpoint::run(flags, out),
     }
+}
+
+/// Ends `out` with `report`: in words, or as one JSON object with the words on standard error.
+pub(super) fn tell<R: Display + Serialize>(
+    report: &R,
+    json: bool,
+    out: &mut impl Write,
+) -> Result<(), Error> {
+    if !json {
+        return write!(out, "{report}").map_err(Error::Output);
+    }
+    // Where standard error is gone, the JSON object says it all.
+    let _ = write!(io::stderr(), "{report}");
+    let text = serde_json::to_string(report).map_err(|error| Error::Output(error.into()))?;
+    writeln!(out, "{text}").map_err(Error::Output)
 }
 
 fn step(flags: &StepFlags, by_layer: bool, out: &mut impl Write) -> Result<(), Error> {

@@ -1,10 +1,11 @@
 //! `bench checkpoint`: how fast a run's state is saved and restored.
 
-use std::io::{self, Write};
+use std::io::Write;
 use std::path::PathBuf;
 
 use clap::Args;
 
+use super::bench::tell;
 use super::shape_flags::ShapeFlags;
 use crate::bench::CheckpointBench;
 use crate::device::DeviceSpec;
@@ -38,12 +39,5 @@ pub(super) fn run(flags: &CheckpointBenchFlags, out: &mut impl Write) -> Result<
     };
     bench.validate()?;
     let spec = flags.device.clone().map_or_else(DeviceSpec::best, Ok)?;
-    let report = bench.measure(&spec)?;
-    if !flags.json {
-        return write!(out, "{report}").map_err(Error::Output);
-    }
-    // Where standard error is gone, the JSON object says it all.
-    let _ = write!(io::stderr(), "{report}");
-    let text = serde_json::to_string(&report).map_err(|error| Error::Output(error.into()))?;
-    writeln!(out, "{text}").map_err(Error::Output)
+    tell(&bench.measure(&spec)?, flags.json, out)
 }

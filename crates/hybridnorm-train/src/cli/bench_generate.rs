@@ -1,9 +1,10 @@
 //! `bench generate`: how fast text is generated.
 
-use std::io::{self, Write};
+use std::io::Write;
 
 use clap::Args;
 
+use super::bench::tell;
 use super::shape_flags::ShapeFlags;
 use crate::bench::GenerateBench;
 use crate::device::DeviceSpec;
@@ -49,12 +50,5 @@ pub(super) fn run(flags: &GenerateBenchFlags, out: &mut impl Write) -> Result<()
     };
     bench.validate()?;
     let spec = flags.device.clone().map_or_else(DeviceSpec::best, Ok)?;
-    let report = bench.measure(&spec)?;
-    if !flags.json {
-        return write!(out, "{report}").map_err(Error::Output);
-    }
-    // Where standard error is gone, the JSON object says it all.
-    let _ = write!(io::stderr(), "{report}");
-    let text = serde_json::to_string(&report).map_err(|error| Error::Output(error.into()))?;
-    writeln!(out, "{text}").map_err(Error::Output)
+    tell(&bench.measure(&spec)?, flags.json, out)
 }
