@@ -67,6 +67,8 @@ impl Browser {
                 "--disable-background-networking",
                 "--disable-component-update",
                 "--disable-sync",
+                // Of its own accord it asks Google what the fields of a form are for.
+                "--disable-features=AutofillServerCommunication",
                 "--enable-logging=stderr",
                 "--hide-scrollbars",
             ])

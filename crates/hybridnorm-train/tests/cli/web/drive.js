@@ -60,7 +60,9 @@ async function visit() {
     return;
   }
   const models = [...page().querySelectorAll("input[name=model]")].map((input) => input.value);
-  for (const name of [...models.slice(1), models[0]]) {
+  // The first one is chosen already: choosing it again would change nothing.
+  const round = [...models.slice(1), models[0]];
+  for (const name of round) {
     await choose(name);
     seen.texts[name] = $("text").textContent;
     seen.names[name] = $("name").textContent;
@@ -69,12 +71,11 @@ async function visit() {
   }
   set("temperature", temperature);
   set("seed", seed);
-  for (const name of models) {
+  for (const name of round) {
     await choose(name);
     seen.drawn[name] = $("text").textContent;
   }
   set("temperature", 0);
-  await choose(models[0]);
   const file = async (name) => (await fetch(`/models/${models[0]}/${name}`)).arrayBuffer();
   const names = ["config.json", "tokenizer.json", "model.safetensors"];
   const whole = Object.fromEntries(await Promise.all(names.map(async (name) => [name, await file(name)])));
