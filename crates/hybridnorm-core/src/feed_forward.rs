@@ -1,5 +1,7 @@
 //! The feed-forward sublayer: the trait a block is generic over, and the dense ones.
 
+use core::fmt;
+
 use burn::module::Module;
 use burn::nn::Linear;
 use burn::tensor::{Device, Tensor, activation};
@@ -23,15 +25,19 @@ pub trait FeedForward: Module {
     fn forward(&self, x: Tensor<3>, pass: &mut Pass<Self::Report>) -> Tensor<3>;
 }
 
-/// The non-linearity of a [`DenseFeedForward`].
+/// The non-linearity of a feed-forward layer, and whether it is on a gate beside the value (arXiv 2002.05202).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Activation {
-    /// `silu(x·W_gate) ⊙ (x·W_up)`, arXiv 2002.05202. The paper's choice.
+    /// `silu(x·W_gate) ⊙ (x·W_up)`. The paper's choice.
     #[default]
     SwiGlu,
     /// `gelu_tanh(x·W_gate) ⊙ (x·W_up)`, as in Gemma.
     GeGlu,
+    /// `gelu(x·W_gate) ⊙ (x·W_up)`, exact (erf).
+    GeGluExact,
+    /// `relu(x·W_gate) ⊙ (x·W_up)`.
+    ReGlu,
     /// `gelu(x·W)`, exact (erf).
     Gelu,
     /// `relu(x·W)`.
@@ -39,9 +45,46 @@ pub enum Activation {
 }
 
 impl Activation {
+    /// All there are.
+    pub const ALL: [Self; 6] = [
+        Self::SwiGlu,
+        Self::GeGlu,
+        Self::GeGluExact,
+        Self::ReGlu,
+        Self::Gelu,
+        Self::Relu,
+    ];
+
     /// Whether the input projection carries a gate beside the value.
     pub fn is_gated(self) -> bool {
-        matches!(self, Self::SwiGlu | Self::GeGlu)
+        match self {
+            Self::SwiGlu | Self::GeGlu | Self::GeGluExact | Self::ReGlu => true,
+            Self::Gelu | Self::Relu => false,
+        }
+    }
+
+    /// Its function, on the gate or on the value: silu, gelu or relu. Shapes stay as they are.
+    pub fn apply<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
+        match self {
+            Self::SwiGlu => activation::silu(x),
+            Self::GeGlu => activation::gelu_approximate(x),
+            Self::GeGluExact | Self::Gelu => gelu(x),
+            Self::ReGlu | Self::Relu => activation::relu(x),
+        }
+    }
+}
+
+/// As configuration files spell it.
+impl fmt::Display for Activation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::SwiGlu => "swi-glu",
+            Self::GeGlu => "ge-glu",
+            Self::GeGluExact => "ge-glu-exact",
+            Self::ReGlu => "re-glu",
+            Self::Gelu => "gelu",
+            Self::Relu => "relu",
+        })
     }
 }
 
@@ -128,12 +171,11 @@ impl DenseFeedForward {
         let h = pass.keep(Op::InputProjection, h);
         let h = match self.activation {
             Activation::SwiGlu => swiglu(h),
-            Activation::GeGlu => {
+            gated if gated.is_gated() => {
                 let (value, gate) = self.halves(h);
-                activation::gelu_approximate(gate) * value
+                gated.apply(gate) * value
             }
-            Activation::Gelu => gelu(h),
-            Activation::Relu => activation::relu(h),
+            plain => plain.apply(h),
         };
         let h = pass.keep(Op::Activation, h);
         pass.linear(&self.output, h)
@@ -157,7 +199,7 @@ impl FeedForward for DenseFeedForward {
 
 /// `x·Φ(x)`, composed. `burn::tensor::activation::gelu` computes the same, but on every backend except flex its gradient is that of
 /// the tanh approximation, 2e-5 off (Burn 0.22.1; docs/lab-notebook.md).
-fn gelu(x: Tensor<3>) -> Tensor<3> {
+fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     let phi = ((x.clone() * core::f64::consts::FRAC_1_SQRT_2).erf() + 1.0) * 0.5;
     x * phi
 }

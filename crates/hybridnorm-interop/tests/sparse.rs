@@ -4,7 +4,7 @@ use std::path::Path;
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
-use hybridnorm_core::{NormSpan, RotaryConfig};
+use hybridnorm_core::{Activation, NormSpan, RotaryConfig};
 use hybridnorm_interop::official::{self, OfficialConfig};
 use hybridnorm_interop::{Array, InteropError, NameMap, TensorFile, hugging_face, load};
 use hybridnorm_moe::{LossConvention, ModelConfig, SparseLayers};
@@ -138,6 +138,21 @@ fn older_spellings_of_rotary_positions_are_read(
     assert_eq!((found, scaling.is_some()), (theta, scaled));
 }
 
+/// Dense layers and experts have the same one.
+#[rstest]
+#[case("swish", Activation::SwiGlu)]
+#[case("gelu_pytorch_tanh", Activation::GeGlu)]
+#[case("gelu_new", Activation::GeGlu)]
+#[case("gelu", Activation::GeGluExact)]
+#[case("relu", Activation::ReGlu)]
+fn gates_are_called_as_in_transformers(#[case] name: &str, #[case] activation: Activation) {
+    for model_type in ["mixtral", "olmoe", "qwen3_moe"] {
+        let model = import(model_type, json!({"hidden_act": name})).unwrap();
+        assert_eq!(model.decoder.activation, activation, "{model_type}");
+        assert_eq!(model.sparse.unwrap().activation, activation, "{model_type}");
+    }
+}
+
 #[test]
 fn experts_may_be_counted_under_either_name() {
     let changes = json!({"num_local_experts": null, "num_experts": 5});
@@ -154,7 +169,7 @@ fn experts_may_be_counted_under_either_name() {
 
 #[rstest]
 #[case("model_type", json!("gpt2"))]
-#[case("hidden_act", json!("gelu"))]
+#[case("hidden_act", json!("gelu_10"))]
 #[case("attention_dropout", json!(0.1))]
 #[case("layer_types", json!(["sliding_attention"]))]
 #[case("partial_rotary_factor", json!(0.5))]

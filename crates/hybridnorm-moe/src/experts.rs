@@ -1,15 +1,26 @@
-//! The experts: many SwiGLU layers, their weights in one tensor for each projection.
+//! The experts: many gated layers, their weights in one tensor for each projection.
 //!
 //! Legend: R token copies, sorted by expert · E experts · D `d_model` · F `d_ff`.
 
 use burn::module::{Module, Param};
-use burn::tensor::{Device, Tensor, activation};
+use burn::tensor::{Device, Tensor};
 use hybridnorm_core::init::{Initializer, Role};
 use hybridnorm_core::trace::Op;
-use hybridnorm_core::{ConfigError, Pass};
+use hybridnorm_core::{Activation, ConfigError, Pass};
 use hybridnorm_kernels::{Groups, grouped_matmul};
 
-/// E SwiGLU feed-forward layers (arXiv 2002.05202) without biases: `(silu(x·gate) ⊙ (x·up))·down`.
+/// Refuses an activation without a gate.
+pub(crate) fn gated(activation: Activation) -> Result<(), ConfigError> {
+    if activation.is_gated() {
+        return Ok(());
+    }
+    let gated = Activation::ALL.into_iter().filter(|known| known.is_gated());
+    let gated: Vec<String> = gated.map(|known| known.to_string()).collect();
+    let allowed = format!("{}: experts are gated layers", gated.join(", "));
+    Err(ConfigError::new("sparse.activation", activation, allowed))
+}
+
+/// E gated feed-forward layers (arXiv 2002.05202) without biases: `(silu(x·gate) ⊙ (x·up))·down`, or another [`Activation`] on the gate.
 ///
 /// In the authors' MoE code (megablocks, `glu.py`) `gate` is `w1`, `up` is `v1` and `down` is `w2`.
 #[derive(Module, Debug)]
@@ -20,17 +31,20 @@ pub struct Experts {
     pub up: Param<Tensor<3>>,
     /// `[E, F, D]`
     pub down: Param<Tensor<3>>,
+    #[module(skip)]
+    activation: Activation,
 }
 
 impl Experts {
-    /// `n` experts of inner width `d_ff`, each drawn from its own stream of `init`.
+    /// `n` experts of inner width `d_ff` with `activation` on their gates, each drawn from its own stream of `init`.
     ///
     /// # Errors
-    /// When a size is zero.
+    /// When a size is zero, or the activation has no gate.
     pub fn new(
         n: usize,
         d_model: usize,
         d_ff: usize,
+        activation: Activation,
         init: &Initializer,
         device: &Device,
     ) -> Result<Self, ConfigError> {
@@ -39,11 +53,13 @@ impl Experts {
                 return Err(ConfigError::new(field, value, "at least 1"));
             }
         }
+        gated(activation)?;
         let input = |name| init.stacked(Role::FeedForwardInput, name, [n, d_model, d_ff], device);
         Ok(Self {
             gate: input("gate"),
             up: input("up"),
             down: init.stacked(Role::FeedForwardOutput, "down", [n, d_ff, d_model], device),
+            activation,
         })
     }
 
@@ -71,7 +87,7 @@ impl Experts {
         };
         let gate_RF = product(x_RD.clone(), self.gate.val(), pass);
         let up_RF = product(x_RD, self.up.val(), pass);
-        let h_RF = pass.keep(Op::Activation, activation::silu(gate_RF) * up_RF);
+        let h_RF = pass.keep(Op::Activation, self.activation.apply(gate_RF) * up_RF);
         product(h_RF, self.down.val(), pass)
     }
 }

@@ -11,7 +11,7 @@ use hybridnorm_core::{
 use hybridnorm_kernels::{combine, dispatch};
 use serde::{Deserialize, Serialize};
 
-use crate::experts::Experts;
+use crate::experts::{Experts, gated};
 use crate::losses::LossConfig;
 use crate::model::SparseLayers;
 use crate::router::{Router, RouterConfig, Routing};
@@ -24,6 +24,9 @@ pub struct SparseConfig {
     pub router: RouterConfig,
     /// Inner width of each expert.
     pub d_ff: usize,
+    /// Non-linearity on the experts' gates, that of a shared one too.
+    #[serde(default)]
+    pub activation: Activation,
     /// Inner width of an expert that every token goes to, with weight 1; `None` for no such expert.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shared_d_ff: Option<usize>,
@@ -45,6 +48,7 @@ impl SparseConfig {
         Self {
             router: RouterConfig::new(n_experts, top_k),
             d_ff,
+            activation: Activation::default(),
             shared_d_ff: None,
             capacity_factor: None,
             layers: SparseLayers::default(),
@@ -73,6 +77,7 @@ impl SparseConfig {
                 ));
             }
         }
+        gated(self.activation)?;
         if let Some(factor) = self.capacity_factor
             && !(factor.is_finite() && factor > 0.0)
         {
@@ -109,19 +114,25 @@ impl SparseConfig {
     ) -> Result<SparseFeedForward, ConfigError> {
         self.validate()?;
         let shared = self.shared_d_ff.map(|d_ff| {
-            let activation = Activation::SwiGlu;
             DenseFeedForwardConfig {
                 d_model,
                 d_ff,
-                activation,
+                activation: self.activation,
                 bias: false,
             }
             .init(&init.at("shared"), device)
         });
-        let experts = init.at("experts");
+        let experts = Experts::new(
+            self.router.n_experts,
+            d_model,
+            self.d_ff,
+            self.activation,
+            &init.at("experts"),
+            device,
+        );
         Ok(SparseFeedForward {
             router: self.router.init(d_model, init, device)?,
-            experts: Experts::new(self.router.n_experts, d_model, self.d_ff, &experts, device)?,
+            experts: experts?,
             shared: shared.transpose()?,
             capacity_factor: self.capacity_factor,
         })

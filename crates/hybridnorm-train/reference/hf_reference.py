@@ -42,6 +42,11 @@ CASES = {
     "hf_olmoe": ("Olmoe", dict(
         num_hidden_layers=1, num_key_value_heads=4, intermediate_size=10, num_experts=6, num_experts_per_tok=2, clip_qkv=0.7,
         tie_word_embeddings=True)),
+    "hf_qwen3_moe_gelu": ("Qwen3Moe", dict(
+        hidden_act="gelu", head_dim=8, mlp_only_layers=[0], moe_intermediate_size=10, num_experts=4, num_experts_per_tok=2)),
+    "hf_olmoe_relu": ("Olmoe", dict(
+        hidden_act="relu", num_hidden_layers=1, num_key_value_heads=4, intermediate_size=10, num_experts=4, num_experts_per_tok=2)),
+    "hf_llama_relu": ("Llama", dict(hidden_act="relu", num_hidden_layers=1)),
 }
 CONFIGS = {"Gemma3": "Gemma3TextConfig"}
 

@@ -100,19 +100,42 @@ pub(super) fn decoder(
     })
 }
 
-/// The non-linearity on the gate, by its name in transformers' `ACT2FN`.
+/// Names in transformers' `ACT2FN` of what is on the gate, the one that is written first. Those in a row are the same function but for
+/// rounding.
+pub(super) const GATES: &[(Activation, &[&str])] = &[
+    (Activation::SwiGlu, &["silu", "swish"]),
+    (
+        Activation::GeGlu,
+        &[
+            "gelu_pytorch_tanh",
+            "gelu_new",
+            "gelu_fast",
+            "gelu_accurate",
+            "gelu_python_tanh",
+        ],
+    ),
+    (Activation::GeGluExact, &["gelu", "gelu_python"]),
+    (Activation::ReGlu, &["relu"]),
+];
+
+/// The non-linearity on the gate.
 fn gate(fields: &Fields<'_>, field: &'static str) -> Result<Activation, InteropError> {
     let assumed = match field {
         "hidden_act" => "silu",
         _ => "gelu_pytorch_tanh",
     };
     let name: String = fields.or(field, assumed.to_string())?;
-    match name.as_str() {
-        "silu" | "swish" => Ok(Activation::SwiGlu),
-        "gelu_pytorch_tanh" | "gelu_new" => Ok(Activation::GeGlu),
-        other => {
-            let reason = "gates are silu (SwiGLU) or gelu_pytorch_tanh (GeGLU) here";
-            unsupported(&fields.path(field), other, reason)
+    let mut gates = GATES.iter();
+    match gates.find(|(_, names)| names.contains(&name.as_str())) {
+        Some((activation, _)) => Ok(*activation),
+        None => {
+            let known: Vec<&str> = GATES
+                .iter()
+                .flat_map(|(_, names)| *names)
+                .copied()
+                .collect();
+            let reason = format!("implemented on gates are {}", known.join(", "));
+            unsupported(&fields.path(field), name, &reason)
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Mixtral, OLMoE, Qwen3-MoE (transformers 5.24, `models/{mixtral,olmoe,qwen3_moe}/modeling_*.py`).
 
-use hybridnorm_core::{Activation, DecoderConfig};
+use hybridnorm_core::DecoderConfig;
 use hybridnorm_moe::{
     LossConfig, LossConvention, ModelConfig, RouterConfig, SparseConfig, SparseLayers,
 };
@@ -30,7 +30,7 @@ pub(super) fn mixtral(fields: &Fields<'_>, row: &'static Architecture) -> Model 
         balance: 0.001,
     };
     let sparse = sparse(fields, true, decoder.d_ff, &assumed)?;
-    with_experts(decoder, Some(sparse))
+    Ok(with_experts(decoder, Some(sparse)))
 }
 
 /// Queries and keys are clamped behind their norms, values too.
@@ -49,7 +49,7 @@ pub(super) fn olmoe(fields: &Fields<'_>, row: &'static Architecture) -> Model {
     };
     let renormalize = fields.or("norm_topk_prob", false)?;
     let sparse = sparse(fields, renormalize, decoder.d_ff, &assumed)?;
-    with_experts(decoder, Some(sparse))
+    Ok(with_experts(decoder, Some(sparse)))
 }
 
 /// Layers may be dense; a window is in all of them, whatever `max_window_layers` says: transformers does not read it.
@@ -85,7 +85,7 @@ pub(super) fn qwen3_moe(fields: &Fields<'_>, row: &'static Architecture) -> Mode
             ..sparse
         }),
     };
-    with_experts(decoder, sparse)
+    Ok(with_experts(decoder, sparse))
 }
 
 /// What transformers assumes where a configuration says nothing.
@@ -117,11 +117,12 @@ fn sparse(
     })
 }
 
-/// Refuses experts of another kind than [`Experts`](hybridnorm_moe::Experts).
-fn with_experts(decoder: DecoderConfig, sparse: Option<SparseConfig>) -> Model {
-    if sparse.is_some() && decoder.activation != Activation::SwiGlu {
-        let reason = "experts are SwiGLU layers here";
-        return unsupported("hidden_act", format!("{:?}", decoder.activation), reason);
-    }
-    Ok(ModelConfig { decoder, sparse })
+/// Experts have the non-linearity that dense layers have.
+fn with_experts(decoder: DecoderConfig, sparse: Option<SparseConfig>) -> ModelConfig {
+    let activation = decoder.activation;
+    let sparse = sparse.map(|sparse| SparseConfig {
+        activation,
+        ..sparse
+    });
+    ModelConfig { decoder, sparse }
 }

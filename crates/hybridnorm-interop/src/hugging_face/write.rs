@@ -3,12 +3,13 @@
 //! A row writes what it can say of a model. Whether that is the whole of it is decided by reading it again: a model is one of theirs
 //! exactly where it comes back as the same function.
 
+use hybridnorm_core::DecoderConfig;
 use hybridnorm_core::attention::rope::{RopeScaling, RotaryConfig};
-use hybridnorm_core::{Activation, DecoderConfig};
 use hybridnorm_moe::ModelConfig;
 use serde_json::{Map, Value, json};
 
 use super::architectures::{ARCHITECTURES, Architecture};
+use super::dense::GATES;
 use super::{Imported, hybridnorm, import};
 use crate::error::{InteropError, unsupported};
 
@@ -110,18 +111,20 @@ fn common(model: &ModelConfig, row: &Architecture) -> Map<String, Value> {
     put("attention_bias", c.attention(0).bias.into());
     put("attention_dropout", 0.0.into());
     put("tie_word_embeddings", c.tied.into());
-    put("hidden_act", activation(c.activation).into());
+    put("hidden_act", gate(model).into());
     config
 }
 
-/// A name of transformers' `ACT2FN`; where there is none for a gate, the import refuses it.
-fn activation(activation: Activation) -> &'static str {
-    match activation {
-        Activation::SwiGlu => "silu",
-        Activation::GeGlu => "gelu_pytorch_tanh",
-        Activation::Gelu => "gelu",
-        Activation::Relu => "relu",
-    }
+/// What is on the gates of experts, or else of dense layers, by its name in transformers' `ACT2FN`. Layers without a gate have no name there:
+/// with that of another one, reading it again shows that they differ.
+fn gate(model: &ModelConfig) -> &'static str {
+    let activation = match &model.sparse {
+        Some(sparse) => sparse.activation,
+        None => model.decoder.activation,
+    };
+    let mut gates = GATES.iter();
+    let found = gates.find(|(known, _)| *known == activation);
+    found.map_or("silu", |(_, names)| names[0])
 }
 
 fn scaling(rope: &RotaryConfig) -> Value {
@@ -292,7 +295,7 @@ fn gemma(model: &ModelConfig, row: &Architecture) -> Map<String, Value> {
     // A whole number there; where the scale is of another one, reading it again shows.
     let scalar = scale.powi(-2).round();
     let more = json!({
-        "hidden_activation": activation(c.activation),
+        "hidden_activation": gate(model),
         "query_pre_attn_scalar": scalar as u64,
         // transformers asks for one even where no layer has it.
         "sliding_window": c.sliding_window.unwrap_or(c.max_seq_len),

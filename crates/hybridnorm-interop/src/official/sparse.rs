@@ -71,11 +71,7 @@ impl SparseFields {
         }
         if decoder.activation != Activation::SwiGlu {
             let reason = "the experts here are SwiGLU layers";
-            return unsupported(
-                "activation_type",
-                format!("{:?}", decoder.activation),
-                reason,
-            );
+            return unsupported("activation_type", decoder.activation, reason);
         }
         let (Some(n_experts), Some(top_k)) = (self.moe_num_experts, self.moe_top_k) else {
             return unsupported("moe_num_experts, moe_top_k", "null", "both are needed");

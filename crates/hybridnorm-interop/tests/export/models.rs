@@ -160,6 +160,7 @@ pub fn ours() -> Vec<(String, ModelConfig)> {
     let shared = sparse(|sparse| {
         sparse.layers = SparseLayers::Every(2);
         sparse.shared_d_ff = Some(20);
+        sparse.activation = Activation::ReGlu;
         sparse.router = RouterConfig {
             score: ScoreFunction::Sigmoid,
             renormalize: true,
@@ -168,6 +169,14 @@ pub fn ours() -> Vec<(String, ModelConfig)> {
         };
     });
     add("shared-expert", star(), shared);
+    let exact = |decoder: DecoderConfig| DecoderConfig {
+        activation: Activation::GeGluExact,
+        ..decoder
+    };
+    add("gelu-gate", exact(star()), None);
+    // One hidden_act for both is all that transformers has.
+    let mixed = sparse(|sparse| sparse.layers = SparseLayers::Only(vec![0, 2]));
+    add("experts-of-another-gate", exact(named("pre-qk")), mixed);
     models
 }
 
@@ -233,6 +242,31 @@ pub fn theirs() -> Vec<(String, ModelConfig)> {
         ..named("pre-qk-full")
     };
     add("olmoe", clipped, sparse(|_| {}));
+    let gates = [
+        ("tanh", Activation::GeGlu),
+        ("gelu", Activation::GeGluExact),
+        ("relu", Activation::ReGlu),
+    ];
+    for (name, activation) in gates {
+        let gate = |placement: &str| DecoderConfig {
+            activation,
+            ..named(placement)
+        };
+        let of = |renormalize: bool| {
+            sparse(|sparse| {
+                sparse.activation = activation;
+                sparse.router.renormalize = renormalize;
+            })
+        };
+        let upper = of(true).map(|sparse| SparseConfig {
+            layers: SparseLayers::Only(vec![1, 3]),
+            ..sparse
+        });
+        add(&format!("llama-{name}"), gate("pre"), None);
+        add(&format!("qwen3_moe-{name}"), gate("pre-qk"), upper);
+        add(&format!("mixtral-{name}"), named("pre"), of(true));
+        add(&format!("olmoe-{name}"), named("pre-qk-full"), of(false));
+    }
     let gemma = |placement: &str| DecoderConfig {
         head_dim: Some(16),
         activation: Activation::GeGlu,

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::{Device, Gradients, Int, Tensor, TensorData, activation};
+use hybridnorm_core::Activation;
 use hybridnorm_moe::{RouterConfig, ScoreFunction};
 use hybridnorm_testing::{open, values};
 
@@ -24,6 +25,7 @@ pub struct Layer<'a> {
     pub router: &'a RouterConfig,
     pub d_model: usize,
     pub d_ff: usize,
+    pub activation: Activation,
     pub parameters: &'a Values,
     /// `[tokens][top_k]`
     pub chosen: &'a [i64],
@@ -71,8 +73,15 @@ impl Layer<'_> {
                 .cast(burn::tensor::FloatDType::F64);
             let weight = (weights.clone() * mine * kept.clone()).sum_dim(1);
             let rows = |w: &Tensor<2>, width: usize| w.clone().narrow(0, expert * width, width);
-            let h =
-                activation::silu(x.clone().matmul(rows(&gate, d))) * x.clone().matmul(rows(&up, d));
+            let gate = x.clone().matmul(rows(&gate, d));
+            let gate = match self.activation {
+                Activation::SwiGlu => activation::silu(gate),
+                Activation::GeGlu => activation::gelu_approximate(gate),
+                Activation::GeGluExact => activation::gelu(gate),
+                Activation::ReGlu => gate.clamp_min(0.0),
+                plain => panic!("experts are gated, not {plain}"),
+            };
+            let h = gate * x.clone().matmul(rows(&up, d));
             output = output + h.matmul(rows(&down, self.d_ff)) * weight;
         }
         let loss = (output.clone() * tensor(seen, [n, d], device)).sum();

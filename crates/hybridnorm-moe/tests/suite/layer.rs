@@ -2,7 +2,7 @@
 
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Tensor, TensorData};
-use hybridnorm_core::{FeedForward, InitConfig, InitScheme, Pass, init::Initializer};
+use hybridnorm_core::{Activation, FeedForward, InitConfig, InitScheme, Pass, init::Initializer};
 use hybridnorm_moe::{RouterConfig, Routing, ScoreFunction, SparseConfig, SparseFeedForward};
 use hybridnorm_testing::{
     apply, every_device, gradients, largest, largest_difference, parameters, values,
@@ -60,6 +60,7 @@ pub fn check(
         router: &config.router,
         d_model: D_MODEL,
         d_ff: config.d_ff,
+        activation: config.activation,
         parameters: &parameters,
         chosen: &chosen(&routing),
         kept: kept.unwrap_or(&all),
@@ -113,6 +114,10 @@ fn every_router_equals_the_written_out_layer(#[case] device: &Device) {
         ..plain.clone()
     };
     let base = || plain.router.clone();
+    let of = |activation| SparseConfig {
+        activation,
+        ..plain.clone()
+    };
     let configs = [
         plain.clone(),
         router(RouterConfig {
@@ -135,6 +140,9 @@ fn every_router_equals_the_written_out_layer(#[case] device: &Device) {
             top_k: 1,
             ..base()
         }),
+        of(Activation::GeGlu),
+        of(Activation::GeGluExact),
+        of(Activation::ReGlu),
     ];
     for config in configs {
         let layer = layer(&config, &device);
@@ -147,6 +155,22 @@ fn every_router_equals_the_written_out_layer(#[case] device: &Device) {
                 .for_each(|expert| load[*expert as usize] += 1);
             assert_eq!((routing.load, routing.dropped), (load, 0));
         }
+    }
+}
+
+#[test]
+fn experts_without_a_gate_are_refused() {
+    for activation in [Activation::Gelu, Activation::Relu] {
+        let config = SparseConfig {
+            activation,
+            ..SparseConfig::new(4, 2, 6)
+        };
+        let error = config.validate().unwrap_err();
+        assert_eq!(
+            (error.field.as_str(), error.value.as_str()),
+            ("sparse.activation", activation.to_string().as_str())
+        );
+        assert!(error.allowed.contains("re-glu"), "{error}");
     }
 }
 

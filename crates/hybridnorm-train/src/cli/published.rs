@@ -64,6 +64,8 @@ impl fmt::Display for Published<'_> {
         let activation = match decoder.activation {
             Activation::SwiGlu => "SwiGLU",
             Activation::GeGlu => "GeGLU",
+            Activation::GeGluExact => "GeGLU, exact",
+            Activation::ReGlu => "ReGLU",
             Activation::Gelu => "GELU",
             Activation::Relu => "ReLU",
         };

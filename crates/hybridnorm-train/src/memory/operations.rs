@@ -185,7 +185,8 @@ impl Table<'_> {
         // In widths: the input projection; for GELU what its parts keep.
         let (kept, working) = match activation {
             Activation::SwiGlu => (2.0, 3.0),
-            Activation::GeGlu => (5.0, 2.0),
+            Activation::GeGlu | Activation::GeGluExact => (5.0, 2.0),
+            Activation::ReGlu => (3.0, 2.0),
             Activation::Gelu => (3.0, 2.0),
             Activation::Relu => (1.0, 1.0),
         };
@@ -209,14 +210,19 @@ impl Table<'_> {
         // A copy of the token for each of its experts, factor of two products, and the ways there and back.
         let dispatched = copies * stream + 3.0 * copies;
         all.push(Operation::new("dispatch", dispatched, 0.0));
-        // Gate and value in tensors of their own, the sigmoid and the gate behind it.
+        // Gate and value in tensors of their own, what its function keeps, and the gate behind it.
+        let kept = match sparse.activation {
+            Activation::SwiGlu | Activation::Gelu => 4.0,
+            Activation::GeGlu | Activation::GeGluExact => 5.0,
+            Activation::ReGlu | Activation::Relu => 3.0,
+        };
         let working = 2.0 * width + 2.0 * stream;
-        all.push(Operation::new("experts", 4.0 * width, working));
+        all.push(Operation::new("experts", kept * width, working));
         let down = self.product * width;
         all.push(Operation::new("experts' output", down, 0.0));
         all.push(Operation::new("combine", copies * stream + copies, 0.0));
         if let Some(d_ff) = sparse.shared_d_ff {
-            self.dense(d_ff, Activation::SwiGlu, all);
+            self.dense(d_ff, sparse.activation, all);
         }
     }
 }

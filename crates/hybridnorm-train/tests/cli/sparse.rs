@@ -19,6 +19,8 @@ use crate::place::{Place, stderr};
 #[case::jitter("top_k = 2", "top_k = 2\njitter = 1.0", &["sparse.router.jitter = 1", "above 0 and below 1"])]
 #[case::bias_update("top_k = 2", "top_k = 2\nbias_update = -0.1", &["sparse.router.bias_update = -0.1", "above 0"])]
 #[case::d_ff("d_ff = 12", "d_ff = 0", &["sparse.d_ff = 0", "from 1"])]
+#[case::gate("d_ff = 12", "d_ff = 12\nactivation = \"gelu\"", &["sparse.activation = gelu", "swi-glu, ge-glu, ge-glu-exact, re-glu"])]
+#[case::activation("d_ff = 12", "d_ff = 12\nactivation = \"silu\"", &["silu", "swi-glu"])]
 #[case::shared("d_ff = 12", "d_ff = 12\nshared_d_ff = 0", &["sparse.shared_d_ff = 0", "from 1"])]
 #[case::capacity("d_ff = 12", "d_ff = 12\ncapacity_factor = 0.0", &["sparse.capacity_factor = 0", "above 0"])]
 #[case::balance("balance = 0.01", "balance = -1.0", &["sparse.losses.balance = -1", "at least 0"])]

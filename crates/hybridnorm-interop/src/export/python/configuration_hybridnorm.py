@@ -42,7 +42,7 @@ class HybridNormConfig(PretrainedConfig):
         hidden_size, num_hidden_layers, num_attention_heads, num_key_value_heads, head_dim: sizes.
         intermediate_size: inner width of a dense feed-forward layer.
         max_position_embeddings: longest sequence that the model is meant for, in tokens.
-        activation: `swi-glu`, `ge-glu` (tanh), `gelu` (erf) or `relu`.
+        activation: `swi-glu`, `ge-glu` (tanh), `ge-glu-exact` (erf), `re-glu`; without a gate `gelu` (erf), `relu`.
         layer_norms: where the norms of each layer stand, a record for each:
             `{"attention": {..}, "feed_forward": {..}, "qkv": {..}}`. The first two stand for
             `s = stream(x); y = after(alpha * s + beta * output(F(input_scale * input(s))))`, in which a norm that is
@@ -62,8 +62,9 @@ class HybridNormConfig(PretrainedConfig):
         attention_window: tokens a query sees, itself included; in `global_layers` it sees all before it.
         logit_scale: factor on the logits.
         sparse: the sparse feed-forward layers, `None` for a dense model: which `layers` are sparse (`"all"`,
-            `{"every": n}` or `{"only": [..]}`), the experts' `d_ff`, `shared_d_ff` and `capacity_factor`, and their
-            `router`: `n_experts`, `top_k`, `score` (`softmax` or `sigmoid`), `renormalize`, `bias_update`, `jitter`.
+            `{"every": n}` or `{"only": [..]}`), the experts' `d_ff`, `activation` (one with a gate), `shared_d_ff` and
+            `capacity_factor`, and their `router`: `n_experts`, `top_k`, `score` (`softmax` or `sigmoid`), `renormalize`,
+            `bias_update`, `jitter`.
             Its `losses` belong to training in Rust; the loss here is the cross-entropy alone.
     """
 

@@ -196,18 +196,24 @@ def causal_mask(window, queries, keys, past, device):
     return allowed[None, None]
 
 
+# What is on the gate, or on the value where there is none.
+ACTIVATIONS = {
+    "swi-glu": F.silu,
+    "ge-glu": lambda x: F.gelu(x, approximate="tanh"),
+    "ge-glu-exact": F.gelu,
+    "re-glu": F.relu,
+    "gelu": F.gelu,
+    "relu": F.relu,
+}
+
+
 class HybridNormMLP(nn.Module):
     """A dense feed-forward layer: `act(gate) * up` where the activation is gated, `act(up)` where not."""
 
     def __init__(self, config, inner, activation, bias):
         super().__init__()
-        self.gated = activation in ("swi-glu", "ge-glu")
-        self.act = {
-            "swi-glu": F.silu,
-            "ge-glu": lambda x: F.gelu(x, approximate="tanh"),
-            "gelu": F.gelu,
-            "relu": F.relu,
-        }[activation]
+        self.gated = activation not in ("gelu", "relu")
+        self.act = ACTIVATIONS[activation]
         # The second half is the gate.
         self.in_proj = nn.Linear(config.hidden_size, 2 * inner if self.gated else inner, bias=bias)
         self.out_proj = nn.Linear(inner, config.hidden_size, bias=bias)
@@ -221,16 +227,17 @@ class HybridNormMLP(nn.Module):
 
 
 class HybridNormExpert(nn.Module):
-    """A SwiGLU layer."""
+    """A gated feed-forward layer."""
 
-    def __init__(self, config, inner):
+    def __init__(self, config, inner, activation):
         super().__init__()
+        self.act = ACTIVATIONS[activation]
         self.gate_proj = nn.Linear(config.hidden_size, inner, bias=False)
         self.up_proj = nn.Linear(config.hidden_size, inner, bias=False)
         self.down_proj = nn.Linear(inner, config.hidden_size, bias=False)
 
     def forward(self, x):
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        return self.down_proj(self.act(self.gate_proj(x)) * self.up_proj(x))
 
 
 class HybridNormSparseMLP(nn.Module):
@@ -247,9 +254,11 @@ class HybridNormSparseMLP(nn.Module):
         biased = router.get("bias_update") is not None
         bias = nn.Parameter(torch.zeros(self.n_experts), requires_grad=False) if biased else None
         self.register_parameter("selection_bias", bias)
-        self.experts = nn.ModuleList([HybridNormExpert(config, sparse["d_ff"]) for _ in range(self.n_experts)])
+        activation = sparse.get("activation", "swi-glu")
+        experts = [HybridNormExpert(config, sparse["d_ff"], activation) for _ in range(self.n_experts)]
+        self.experts = nn.ModuleList(experts)
         shared = sparse.get("shared_d_ff")
-        self.shared = None if shared is None else HybridNormMLP(config, shared, "swi-glu", False)
+        self.shared = None if shared is None else HybridNormMLP(config, shared, activation, False)
 
     def route(self, x):
         """The experts of each token, best first, and their weights, both [N, top_k]."""
