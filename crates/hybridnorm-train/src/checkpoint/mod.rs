@@ -18,6 +18,7 @@ mod error;
 mod manifest;
 mod state;
 mod store;
+mod tensor_file;
 mod tensors;
 
 use std::path::Path;

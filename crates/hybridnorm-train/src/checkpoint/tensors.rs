@@ -3,20 +3,17 @@
 //! Files are written slab by slab and read tensor by tensor, so neither needs host memory for more than one tensor beside the module.
 
 use std::collections::{HashMap, HashSet};
-use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Device, Tensor, TensorData};
 use memmap2::Mmap;
-#[cfg(unix)]
-use memmap2::UncheckedAdvice;
-use safetensors::tensor::{Dtype, SafeTensors};
 use serde_json::{Map, Value, json};
 
 use super::error::CheckpointError;
 use super::manifest::{FileEntry, HashedFile};
+use super::tensor_file::{TensorFile, map};
 use crate::recipe::{Moments, params};
 
 /// Numbers that are read back from a device at once: 16 MiB.
@@ -210,14 +207,6 @@ pub(super) fn read_weights<M: Module>(
     reader.result.map(|()| module)
 }
 
-/// The file, mapped into memory: the system reads what is touched, and takes it back when it likes.
-fn map(path: &Path) -> Result<Mmap, CheckpointError> {
-    let file = fs::File::open(path).map_err(CheckpointError::io("read", path))?;
-    // SAFETY: the map is only read. A file that another process cuts short meanwhile can end the program, as with every memory map; a
-    // checkpoint is never written to once it has its name.
-    unsafe { Mmap::map(&file) }.map_err(CheckpointError::io("read", path))
-}
-
 /// Reads one parameter after the other, so that no more than one is in memory twice.
 struct Reader<'a> {
     file: TensorFile<'a>,
@@ -258,132 +247,71 @@ pub(super) fn read_moments<M: Module>(
     device: &Device,
 ) -> Result<Moments, CheckpointError> {
     let path = dir.join(name);
-    let bytes = fs::read(&path).map_err(CheckpointError::io("read", &path))?;
-    let file = TensorFile::parse(&path, &bytes)?;
-    let mut reader = MomentReader {
-        values: HashMap::new(),
-        device,
-        moments: Moments::default(),
-    };
+    let map = map(&path)?;
+    let file = TensorFile::parse(&path, &map)?;
+    let mut names = HashMap::new();
     let mut asked = HashSet::new();
     for param in params(module) {
         let [first, second] = moment_names(&param.path);
-        if file.tensors.tensor(&first).is_ok() {
-            let pair = vec![
-                file.values(&first, &param.shape)?,
-                file.values(&second, &param.shape)?,
-            ];
-            reader.values.insert(param.id, pair);
-            asked.extend([first, second]);
-        }
         let momentum = momentum_name(&param.path);
-        if file.tensors.tensor(&momentum).is_ok() {
-            let values = file.values(&momentum, &param.shape)?;
-            reader.values.insert(param.id, vec![values]);
-            asked.insert(momentum);
+        let found = match (file.has(&first), file.has(&momentum)) {
+            (true, _) => vec![first, second],
+            (false, true) => vec![momentum],
+            (false, false) => Vec::new(),
+        };
+        for name in &found {
+            file.check(name, &param.shape)?;
+            asked.insert(name.clone());
         }
+        names.insert(param.id, found);
     }
     file.holds_only(&asked)?;
+    let mut reader = MomentReader {
+        file,
+        map: &map,
+        names,
+        device,
+        moments: Moments::default(),
+        result: Ok(()),
+    };
     module.visit(&mut reader);
-    Ok(reader.moments)
+    reader.result.map(|()| reader.moments)
 }
 
+/// Reads the moments of one parameter after the other.
 struct MomentReader<'a> {
-    /// Both of AdamW's moments, or Muon's momentum.
-    values: HashMap<ParamId, Vec<Vec<f32>>>,
+    file: TensorFile<'a>,
+    map: &'a Mmap,
+    /// Of each parameter both of AdamW's moments, or Muon's momentum.
+    names: HashMap<ParamId, Vec<String>>,
     device: &'a Device,
     moments: Moments,
+    result: Result<(), CheckpointError>,
+}
+
+impl MomentReader<'_> {
+    fn read<const D: usize>(&mut self, param: &Param<Tensor<D>>) -> Result<(), CheckpointError> {
+        let names = self.names.remove(&param.id).unwrap_or_default();
+        let shape = param.lazy_shape();
+        let moments = &mut self.moments;
+        let slots = match names.len() {
+            1 => vec![&mut moments.momentum],
+            _ => vec![&mut moments.first, &mut moments.second],
+        };
+        for (slot, name) in slots.into_iter().zip(names) {
+            let values = self.file.values(&name, &shape.to_vec())?;
+            self.file.release(&name, self.map);
+            let data = TensorData::new(values, shape.clone());
+            slot.register(param.id, Tensor::<D>::from_data(data, self.device));
+        }
+        Ok(())
+    }
 }
 
 impl ModuleVisitor for MomentReader<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let Some(values) = self.values.remove(&param.id) else {
-            return;
-        };
-        let tensors = values.into_iter().map(|values| {
-            Tensor::<D>::from_data(TensorData::new(values, param.lazy_shape()), self.device)
-        });
-        let moments = &mut self.moments;
-        let slots = match tensors.len() {
-            1 => vec![&mut moments.momentum],
-            _ => vec![&mut moments.first, &mut moments.second],
-        };
-        for (slot, tensor) in slots.into_iter().zip(tensors) {
-            slot.register(param.id, tensor);
-        }
-    }
-}
-
-/// A parsed safetensors file that says which of its tensors is wrong.
-struct TensorFile<'a> {
-    path: &'a Path,
-    tensors: SafeTensors<'a>,
-}
-
-impl<'a> TensorFile<'a> {
-    fn parse(path: &'a Path, bytes: &'a [u8]) -> Result<Self, CheckpointError> {
-        let tensors = SafeTensors::deserialize(bytes).map_err(|error| CheckpointError::Io {
-            action: "understand",
-            path: path.to_path_buf(),
-            source: io::Error::new(io::ErrorKind::InvalidData, error.to_string()),
-        })?;
-        Ok(Self { path, tensors })
-    }
-
-    fn values(&self, tensor: &str, expected: &[usize]) -> Result<Vec<f32>, CheckpointError> {
-        let values = self.check(tensor, expected)?.as_chunks::<4>().0.iter();
-        Ok(values.map(|bytes| f32::from_le_bytes(*bytes)).collect())
-    }
-
-    /// Gives a tensor's pages back to the system.
-    fn release(&self, tensor: &str, map: &Mmap) {
-        #[cfg(unix)]
-        if let Ok(view) = self.tensors.tensor(tensor) {
-            let start = view.data().as_ptr() as usize - map.as_ptr() as usize;
-            // SAFETY: the pages of a map that nobody writes to hold what the file holds: they are read again when they are touched again.
-            let _ = unsafe {
-                map.unchecked_advise_range(UncheckedAdvice::DontNeed, start, view.data().len())
-            };
-        }
-        #[cfg(not(unix))]
-        let _ = (tensor, map);
-    }
-
-    /// The bytes of a tensor that is as expected.
-    fn check(&self, tensor: &str, expected: &[usize]) -> Result<&'a [u8], CheckpointError> {
-        let wrong = |problem: String| CheckpointError::Tensor {
-            file: self.path.to_path_buf(),
-            tensor: tensor.to_string(),
-            problem,
-        };
-        let view = self.tensors.tensor(tensor).map_err(|_| {
-            wrong("is missing, but the model needs it: a checkpoint of another model".to_string())
-        })?;
-        if view.shape() != expected {
-            return Err(CheckpointError::Shape {
-                file: self.path.to_path_buf(),
-                tensor: tensor.to_string(),
-                found: view.shape().to_vec(),
-                expected: expected.to_vec(),
-            });
-        }
-        if view.dtype() != Dtype::F32 {
-            return Err(wrong(format!("is {:?}, but F32 is expected", view.dtype())));
-        }
-        Ok(view.data())
-    }
-
-    /// Refuses a file with tensors beside those in `asked`.
-    fn holds_only(&self, asked: &HashSet<String>) -> Result<(), CheckpointError> {
-        let mut names = self.tensors.names();
-        names.sort_unstable();
-        match names.into_iter().find(|name| !asked.contains(*name)) {
-            None => Ok(()),
-            Some(name) => Err(CheckpointError::Tensor {
-                file: self.path.to_path_buf(),
-                tensor: name.to_string(),
-                problem: "is not in the model: a checkpoint of another model".to_string(),
-            }),
+        if self.result.is_ok() {
+            self.result = self.read(param);
         }
     }
 }
