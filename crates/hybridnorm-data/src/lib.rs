@@ -30,6 +30,7 @@ mod shards;
 mod source;
 mod split;
 mod store;
+mod tokenized;
 mod train_tokenizer;
 mod validation;
 
@@ -49,10 +50,9 @@ pub use shards::{
     TokenizerRecord, Width,
 };
 pub use source::TokenSource;
-pub use split::{
-    SplitRule, TextSplit, TokenSplit, TokenizedCorpus, VALIDATION_FRACTION, ValidationSplit,
-};
+pub use split::{SplitRule, TextSplit, VALIDATION_FRACTION};
 pub use store::TokenStore;
+pub use tokenized::{TokenSplit, TokenizedCorpus, ValidationSplit};
 pub use train_tokenizer::TokenizerTraining;
 pub use validation::{HeldOut, Validation, ValidationBatch};
 

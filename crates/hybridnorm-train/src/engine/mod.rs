@@ -7,6 +7,7 @@
 //! | [`LanguageModel`] | the decoder with Burn's `TrainStep` and `InferenceStep` |
 //! | [`TokenLoader`] | Burn's `DataLoader` over a [`BatchSource`], a pure function of the step |
 //! | the strategy | Burn's `SupervisedLearningStrategy`: accumulation, clipping, schedule, evaluation, checkpoints |
+//! | learner | Burn's learner with this program's metrics and nothing else |
 //! | replicas | data-parallel devices, each with an equal part of every step's micro-batches |
 //! | [`Console`] | Burn's `MetricsRenderer`: a live bar or plain lines |
 //! | [`MetricsLog`] | `metrics.jsonl` |
@@ -23,11 +24,13 @@ mod error;
 mod guarding;
 mod incident;
 mod inspect;
+mod learner;
 mod loader;
 mod log;
 mod metrics;
 mod model;
 mod precision;
+mod process;
 mod replicas;
 mod restore;
 mod routers;
@@ -46,8 +49,7 @@ use std::time::Duration;
 
 use burn::optim::SgdConfig;
 use burn::tensor::Device;
-use burn::train::renderer::MetricsRenderer;
-use burn::train::{Interrupter, Learner, LearningResult, SupervisedTraining, TrainingStrategy};
+use burn::train::{Interrupter, Learner, LearningResult, TrainingStrategy};
 use hybridnorm_core::ConfigError;
 
 pub use console::Console;
@@ -75,7 +77,7 @@ use crate::mfu::Utilization;
 use crate::recipe::Optimizer;
 use crate::run::{DataConfig, RunConfig, TrainingConfig};
 use crate::stored::Published;
-use metrics::{Scalar, names};
+pub(crate) use process::{peak_memory, resident_memory};
 pub(crate) use replicas::Replicas;
 use routers::RouterWatch;
 use strategy::{Position, Session, StepLoop};
@@ -281,9 +283,9 @@ pub fn train(request: TrainRequest) -> Result<TrainSummary, TrainError> {
         at,
     }));
     let renderer = console.renderer(&interrupter);
-    let learning = learner(&run_dir, train, nothing, &interrupter, renderer)
+    let learning = learner::new(&run_dir, train, nothing, &interrupter, renderer)
         .with_training_strategy(TrainingStrategy::Custom(strategy.clone()));
-    let learning = with_optional_metrics(learning, sparse, utilization);
+    let learning = learner::with_optional_metrics(learning, sparse, utilization);
     // The learner insists on an optimiser and a schedule; the strategy has its own.
     let LearningResult { model, error, .. } =
         learning.launch(Learner::new(model, SgdConfig::new().init(), 0.0));
@@ -333,81 +335,4 @@ fn divide(config: &RunConfig, devices: usize) -> Result<(), ConfigError> {
          batch = micro-batch · accumulation · devices"
     );
     Err(ConfigError::new("devices", devices, allowed))
-}
-
-/// Burn's learner with our metrics and renderer, and nothing it would write by itself.
-fn learner(
-    run_dir: &std::path::Path,
-    train: Arc<TokenLoader>,
-    valid: Arc<TokenLoader>,
-    interrupter: &Interrupter,
-    renderer: Box<dyn MetricsRenderer>,
-) -> SupervisedTraining<LanguageModel> {
-    type Step = Scalar<StepRecord>;
-    type Eval = Scalar<Evaluation>;
-    SupervisedTraining::new(run_dir, train, valid)
-        .num_epochs(1)
-        .with_interrupter(interrupter.clone())
-        .with_application_logger(None)
-        .with_metric_logger(unlogged::Unlogged)
-        .renderer(renderer)
-        .metric_train_numeric(Step::new(names::LOSS, |record| record.loss))
-        .metric_train_numeric(Step::new(names::LR, |record| record.lr))
-        .metric_train_numeric(Step::new(names::GRAD_NORM, |record| record.grad_norm))
-        .metric_train_numeric(Step::new(names::SPEED, |record| record.tokens_per_s))
-        .metric_valid_numeric(Eval::new(names::NATS, |evaluation| {
-            evaluation.nats_per_token
-        }))
-        .metric_valid_numeric(Eval::new(names::BITS, |evaluation| {
-            evaluation.bits_per_byte
-        }))
-}
-
-/// The metrics that not every run has.
-fn with_optional_metrics(
-    mut learner: SupervisedTraining<LanguageModel>,
-    sparse: bool,
-    utilization: Option<Utilization>,
-) -> SupervisedTraining<LanguageModel> {
-    type Step = Scalar<StepRecord>;
-    if let Some(Utilization { peak, .. }) = utilization {
-        let name = match peak.measured {
-            true => names::MFU_ESTIMATED,
-            false => names::MFU,
-        };
-        learner = learner.metric_train_numeric(Step::new(name, |record| {
-            record.mfu.map_or(f64::NAN, |mfu| 100.0 * mfu)
-        }));
-    }
-    if !sparse {
-        return learner;
-    }
-    learner
-        .metric_train_numeric(Step::new(names::EXPERTS, |record| {
-            record.worst_router(|router| router.effective_experts)
-        }))
-        .metric_train_numeric(Step::new(names::FULLEST, |record| {
-            record.worst_router(|router| router.max_violation + 1.0)
-        }))
-        .metric_train_numeric(Step::new(names::WORST, |record| {
-            record.worst_router(|router| router.layer as f64)
-        }))
-}
-
-/// Most memory this process ever held, in bytes, without the pages of its program file: how many of those are in memory is up to the
-/// system (20 to 80 MiB of a program of 100 were seen), which can drop them at any time.
-pub(crate) fn peak_memory() -> Option<u64> {
-    Some(status("VmHWM:")?.saturating_sub(status("RssFile:")?))
-}
-
-/// Memory that this process holds now, in bytes.
-pub(crate) fn resident_memory() -> Option<u64> {
-    status("VmRSS:")
-}
-
-fn status(field: &str) -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib * 1024)
 }
