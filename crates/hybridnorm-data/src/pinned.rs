@@ -121,17 +121,24 @@ pub(super) fn lock_candidates() -> Vec<PathBuf> {
 }
 
 pub(super) fn find_lock(candidates: &[PathBuf]) -> Result<Lockfile, DataError> {
+    let mut unreadable = None;
     for path in candidates.iter().filter(|path| path.is_file()) {
-        let lock = Lockfile::load(path).map_err(|error| {
-            DataError::no_default_corpus(format!("{} cannot be read: {error}", path.display()))
-        })?;
-        if lock.packages.iter().any(|p| p.name.as_str() == OWN_PACKAGE) {
-            return Ok(lock);
+        match Lockfile::load(path) {
+            Ok(lock) if lock.packages.iter().any(|p| p.name.as_str() == OWN_PACKAGE) => {
+                return Ok(lock);
+            }
+            Ok(_) => {}
+            // Most likely another project's, as those that can be read.
+            Err(error) => {
+                unreadable.get_or_insert(format!("{} cannot be read: {error}", path.display()));
+            }
         }
     }
-    Err(DataError::no_default_corpus(format!(
-        "no Cargo.lock with the package {OWN_PACKAGE} at or above the current directory, nor where the program was built"
-    )))
+    Err(DataError::no_default_corpus(unreadable.unwrap_or_else(|| {
+        format!(
+            "no Cargo.lock with the package {OWN_PACKAGE} at or above the current directory, nor where the program was built"
+        )
+    })))
 }
 
 /// Of each registry crate in the lock, the newest version.
@@ -175,10 +182,16 @@ pub(super) mod tests {
         let directory = tempfile::tempdir().unwrap();
         let [theirs, ours] = ["theirs.lock", "ours.lock"].map(|name| directory.path().join(name));
         fs::write(&theirs, lock(&[("alpha", "1.0.0")]).to_string()).unwrap();
+        let broken = directory.path().join("broken.lock");
+        fs::write(&broken, "version = ").unwrap();
         fs::write(&ours, lock(&[(OWN_PACKAGE, "0.1.0")]).to_string()).unwrap();
-        let found = find_lock(&[directory.path().join("none.lock"), theirs.clone(), ours]).unwrap();
+        let none = directory.path().join("none.lock");
+        let found = find_lock(&[none, theirs.clone(), broken.clone(), ours]).unwrap();
         assert_eq!(found.packages[0].name.as_str(), OWN_PACKAGE);
-        assert!(find_lock(&[theirs]).is_err());
+        let refused = |candidates: &[PathBuf]| find_lock(candidates).unwrap_err().to_string();
+        let other = std::slice::from_ref(&theirs);
+        assert!(refused(other).contains("no Cargo.lock with"));
+        assert!(refused(&[broken, theirs]).contains("broken.lock cannot be read"));
     }
 
     #[test]
