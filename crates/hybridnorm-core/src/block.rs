@@ -1,7 +1,9 @@
 //! One transformer block with its norms wherever the placement puts them.
 
+use burn::config::Config;
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
+use serde::{Deserialize, Serialize};
 
 use crate::attention::{Attention, AttentionConfig};
 use crate::error::ConfigError;
@@ -9,11 +11,11 @@ use crate::feed_forward::{Activation, DenseFeedForward, DenseFeedForwardConfig, 
 use crate::init::{InitConfig, Initializer};
 use crate::norm::NormStyle;
 use crate::pass::Pass;
-use crate::placement::{LayerNorms, Placement, ResidualNorms};
+use crate::placement::{LayerNorms, Placement, QkvNormSites, ResidualNorms};
 use crate::residual::Residual;
 use crate::trace::Branch;
 
-/// Configuration of one [`Block`] to be used in a model of your own.
+/// Configuration of one [`Block`] to be used in a model of your own; also a field of a [`Config`] of your own.
 ///
 /// ```
 /// use hybridnorm_core::{BlockConfig, Pass};
@@ -27,9 +29,11 @@ use crate::trace::Branch;
 /// # }
 /// # Ok::<(), hybridnorm_core::ConfigError>(())
 /// ```
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct BlockConfig {
-    /// Attention. Its `norms` are set by the placement, and its `norm_style` by the field of that name here.
+    /// Attention. Its `norms` and `norm_style` stay as [`AttentionConfig::new`] has them: the placement and the `norm_style` beside it
+    /// say them for the whole block.
     pub attention: AttentionConfig,
     /// Inner width of the SwiGLU feed-forward layer.
     pub d_ff: usize,
@@ -44,6 +48,8 @@ pub struct BlockConfig {
     /// Blocks in the stack.
     pub n_layers: usize,
 }
+
+impl Config for BlockConfig {}
 
 impl BlockConfig {
     /// A HybridNorm* block, alone in its stack: say with [`at`](Self::at) where it stands, since placements and
@@ -118,6 +124,7 @@ impl BlockConfig {
             ..
         } = self.attention;
         self.attention.validate()?;
+        self.validate_attention_norms()?;
         if n_heads * head_dim != d_model && d_model / n_heads == head_dim {
             let allowed = format!("a divisor of d_model = {d_model}, or an explicit head_dim");
             return Err(ConfigError::new("n_heads", n_heads, allowed));
@@ -142,6 +149,23 @@ impl BlockConfig {
             layer: self.layer,
         };
         Block::new(parts, feed_forward, &init, device)
+    }
+
+    /// Refuses what is said of attention's norms in the wrong place, where it would do nothing.
+    fn validate_attention_norms(&self) -> Result<(), ConfigError> {
+        let AttentionConfig {
+            norms, norm_style, ..
+        } = &self.attention;
+        if *norms != QkvNormSites::NONE {
+            let allowed = "none: the block's placement sets them";
+            return Err(ConfigError::new("attention.norms", norms, allowed));
+        }
+        if *norm_style != self.norm_style && *norm_style != NormStyle::default() {
+            let allowed = "the default, or that of the block: norm_style beside attention holds for all norms of a block";
+            let value = format!("{norm_style:?}");
+            return Err(ConfigError::new("attention.norm_style", value, allowed));
+        }
+        Ok(())
     }
 }
 

@@ -109,6 +109,11 @@ impl NormConfig {
         NormStyle::default().around(d)
     }
 
+    /// Number of parameters, without building it.
+    pub fn num_params(&self) -> usize {
+        self.d * usize::from(self.affine) * (1 + usize::from(self.bias))
+    }
+
     /// Builds the norm: its scale is one, its shift zero.
     ///
     /// # Errors

@@ -78,6 +78,15 @@ impl SparseConfig {
             }
         }
         gated(self.activation)?;
+        // Far beyond any model, and small enough that no count of parameters overflows.
+        const MOST: usize = 1 << 26;
+        if self.router.n_experts.saturating_mul(self.d_ff) > MOST {
+            let allowed = format!(
+                "at most {MOST} / sparse.router.n_experts = {}",
+                MOST / self.router.n_experts
+            );
+            return Err(ConfigError::new("sparse.d_ff", self.d_ff, allowed));
+        }
         if let Some(factor) = self.capacity_factor
             && !(factor.is_finite() && factor > 0.0)
         {
@@ -174,6 +183,7 @@ impl FeedForward for SparseFeedForward {
         let y_BTD = y_ND.reshape([batch, seq, d_model]);
         match &self.shared {
             Some(shared) => {
+                // In a pass of its own, lest its values be taken for those of the experts.
                 let mut own = Pass::<()>::causal().with_products(pass.products());
                 y_BTD + shared.forward_in(x_BTD, &mut own)
             }

@@ -1,5 +1,6 @@
 //! Whole decoders with sparse layers.
 
+use burn::config::Config;
 use burn::tensor::Device;
 use hybridnorm_core::init::Initializer;
 use hybridnorm_core::{ConfigError, Decoder, DecoderConfig};
@@ -57,13 +58,17 @@ impl SparseLayers {
 }
 
 /// A decoder, dense or sparse.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ModelConfig {
     /// Everything but sparse layers.
     pub decoder: DecoderConfig,
     /// Its sparse layers; `None` for a dense model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sparse: Option<SparseConfig>,
 }
+
+impl Config for ModelConfig {}
 
 impl From<DecoderConfig> for ModelConfig {
     fn from(decoder: DecoderConfig) -> Self {

@@ -9,6 +9,7 @@ pub mod mask;
 mod observe;
 pub mod qkv_norm;
 pub mod rope;
+mod rope_scaling;
 
 use burn::module::Module;
 use burn::nn::Linear;
@@ -126,6 +127,25 @@ impl AttentionConfig {
         Ok(())
     }
 
+    /// Number of parameters, without building it.
+    pub fn num_params(&self) -> usize {
+        let (query, key_value) = self.widths();
+        let bias = usize::from(self.bias);
+        let norms = qkv_norm::num_params(&self.norms, &self.norm_style, self.heads());
+        (self.d_model + bias) * (query + 2 * key_value) + (query + bias) * self.d_model + norms
+    }
+
+    /// Query heads, key/value heads, width of a head.
+    fn heads(&self) -> (usize, usize, usize) {
+        (self.n_heads, self.n_kv_heads, self.head_dim)
+    }
+
+    /// Width of all queries, and of all keys or values.
+    fn widths(&self) -> (usize, usize) {
+        let (query, key_value, d) = self.heads();
+        (query * d, key_value * d)
+    }
+
     /// Builds the layer with `init`'s rule; `layer` is its place in a key/value cache.
     ///
     /// # Errors
@@ -137,17 +157,14 @@ impl AttentionConfig {
         device: &Device,
     ) -> Result<Attention, ConfigError> {
         self.validate()?;
-        let (query, key_value) = (
-            self.n_heads * self.head_dim,
-            self.n_kv_heads * self.head_dim,
-        );
+        let (query, key_value) = self.widths();
         let columns = [
             (Role::QueryKey, "query", query),
             (Role::QueryKey, "key", key_value),
             (Role::Value, "value", key_value),
         ];
         let output = [(Role::AttentionOutput, "output", self.d_model)];
-        let heads = (self.n_heads, self.n_kv_heads, self.head_dim);
+        let heads = self.heads();
         Ok(Attention {
             qkv: init.linear(self.d_model, &columns, self.bias, device),
             norms: QkvNorms::new(&self.norms, &self.norm_style, heads, device)?,

@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
 use crate::error::ConfigError;
-use crate::norm::{Norm, NormStyle};
+use crate::norm::{Norm, NormConfig, NormStyle};
 use crate::pass::Pass;
 use crate::placement::{NormSite, NormSpan, QkvNormSites};
 use crate::trace::Op;
@@ -18,27 +18,43 @@ pub struct HeadNorm {
     full_width: bool,
 }
 
-impl HeadNorm {
-    fn new(
-        site: NormSite,
-        style: &NormStyle,
-        heads: usize,
-        head_dim: usize,
-        device: &Device,
-    ) -> Result<Self, ConfigError> {
-        let full_width = site.span == NormSpan::FullWidth;
-        let mut config = style.inside_attention(if full_width {
-            heads * head_dim
-        } else {
-            head_dim
-        });
-        config.affine &= site.affine;
-        Ok(Self {
-            norm: config.init(device)?,
-            full_width,
-        })
-    }
+/// The configuration of the norm at `site`, over `heads` heads.
+fn config(site: NormSite, style: &NormStyle, heads: usize, head_dim: usize) -> NormConfig {
+    let mut config = style.inside_attention(match site.span {
+        NormSpan::PerHead => head_dim,
+        NormSpan::FullWidth => heads * head_dim,
+    });
+    config.affine &= site.affine;
+    config
+}
 
+/// Each site of `sites` with the heads that it norms.
+fn with_heads(
+    sites: &QkvNormSites,
+    n_heads: usize,
+    n_kv_heads: usize,
+) -> [(Option<NormSite>, usize); 4] {
+    [
+        (sites.query, n_heads),
+        (sites.key, n_kv_heads),
+        (sites.value, n_kv_heads),
+        (sites.context, n_heads),
+    ]
+}
+
+/// Parameters of the norms at `sites`, without building them.
+pub(super) fn num_params(
+    sites: &QkvNormSites,
+    style: &NormStyle,
+    (n_heads, n_kv_heads, head_dim): (usize, usize, usize),
+) -> usize {
+    let sites = with_heads(sites, n_heads, n_kv_heads).into_iter();
+    let norms =
+        sites.filter_map(|(site, heads)| Some(config(site?, style, heads, head_dim).num_params()));
+    norms.sum()
+}
+
+impl HeadNorm {
     /// Whether each head is normed by itself.
     pub(crate) fn is_per_head(&self) -> bool {
         !self.full_width
@@ -81,15 +97,21 @@ impl QkvNorms {
         (n_heads, n_kv_heads, head_dim): (usize, usize, usize),
         device: &Device,
     ) -> Result<Self, ConfigError> {
-        let build = |site: Option<NormSite>, heads| {
-            site.map(|site| HeadNorm::new(site, style, heads, head_dim, device))
-                .transpose()
+        let build = |(site, heads): (Option<NormSite>, usize)| {
+            let norm = site.map(|site| {
+                Ok(HeadNorm {
+                    norm: config(site, style, heads, head_dim).init(device)?,
+                    full_width: site.span == NormSpan::FullWidth,
+                })
+            });
+            norm.transpose()
         };
+        let [query, key, value, context] = with_heads(sites, n_heads, n_kv_heads).map(build);
         Ok(Self {
-            query: build(sites.query, n_heads)?,
-            key: build(sites.key, n_kv_heads)?,
-            value: build(sites.value, n_kv_heads)?,
-            context: build(sites.context, n_heads)?,
+            query: query?,
+            key: key?,
+            value: value?,
+            context: context?,
         })
     }
 }

@@ -1,4 +1,4 @@
-//! Rotary position embedding over halves (Llama, OLMo; arXiv 2104.09864), and what stretches it over longer contexts.
+//! Rotary position embedding over halves (Llama, OLMo; arXiv 2104.09864).
 
 use core::ops::Range;
 
@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{ConfigError, positive_real};
 use crate::precision::at_least_f32;
+
+pub use super::rope_scaling::{LinearScaling, Llama3Scaling, RopeScaling, YarnScaling};
 
 /// Rotary embedding settings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -28,66 +30,6 @@ impl Default for RotaryConfig {
     }
 }
 
-/// How the frequencies ω of the pairs change for a longer context. In a configuration file the fields say which one it is.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum RopeScaling {
-    /// Long wavelengths only.
-    Llama3(Llama3Scaling),
-    /// Long wavelengths, and a factor on queries and keys.
-    Yarn(YarnScaling),
-    /// All alike.
-    Linear(LinearScaling),
-}
-
-impl From<Llama3Scaling> for RopeScaling {
-    fn from(scaling: Llama3Scaling) -> Self {
-        Self::Llama3(scaling)
-    }
-}
-
-/// `rope_type: linear`: ω/factor (position interpolation, arXiv 2306.15595; Gemma 3's global layers).
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LinearScaling {
-    /// How much longer the new context is.
-    pub factor: f64,
-}
-
-/// `rope_type: yarn` (arXiv 2309.00071): pair i of n turns at `(1 − r)·ω + r·ω/factor`, where r rises from 0 at the pair that turns
-/// `beta_fast` times within the original context to 1 at the one that turns `beta_slow` times. Queries and keys are multiplied by
-/// `attention_factor`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct YarnScaling {
-    /// How much longer the new context is.
-    pub factor: f64,
-    /// Context length of the unscaled model, in tokens.
-    pub original_max_position: f64,
-    /// Pairs that turn more often than this within it stay.
-    pub beta_fast: f64,
-    /// Pairs that turn less often than this are stretched by `factor`.
-    pub beta_slow: f64,
-    /// Factor on the rotated queries and keys: commonly 0.1·ln(factor) + 1.
-    pub attention_factor: f64,
-    /// The bounds of r are rounded to whole pairs, outwards.
-    pub truncate: bool,
-}
-
-/// `rope_type: llama3` of the Llama 3.1 configuration.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Llama3Scaling {
-    /// How much longer the new context is.
-    pub factor: f64,
-    /// Wavelengths above `original_max_position / low_freq_factor` are stretched by `factor`.
-    pub low_freq_factor: f64,
-    /// Wavelengths below `original_max_position / high_freq_factor` stay.
-    pub high_freq_factor: f64,
-    /// Context length of the unscaled model, in tokens.
-    pub original_max_position: f64,
-}
-
 impl RotaryConfig {
     /// Refuses bases and factors that are not finite numbers above 0.
     ///
@@ -95,31 +37,12 @@ impl RotaryConfig {
     /// Names the field.
     pub fn validate(&self) -> Result<(), ConfigError> {
         positive_real("rope.theta", self.theta)?;
-        let fields: &[(&str, f64)] = match &self.scaling {
-            None => &[],
-            Some(RopeScaling::Linear(linear)) => &[("factor", linear.factor)],
-            Some(RopeScaling::Llama3(llama)) => &[
-                ("factor", llama.factor),
-                ("low_freq_factor", llama.low_freq_factor),
-                ("high_freq_factor", llama.high_freq_factor),
-                ("original_max_position", llama.original_max_position),
-                (
-                    "high_freq_factor − low_freq_factor",
-                    llama.high_freq_factor - llama.low_freq_factor,
-                ),
-            ],
-            Some(RopeScaling::Yarn(yarn)) => &[
-                ("factor", yarn.factor),
-                ("original_max_position", yarn.original_max_position),
-                ("beta_fast", yarn.beta_fast),
-                ("beta_slow", yarn.beta_slow),
-                ("attention_factor", yarn.attention_factor),
-                ("beta_fast − beta_slow", yarn.beta_fast - yarn.beta_slow),
-            ],
-        };
-        let mut fields = fields.iter();
-        fields
-            .try_for_each(|(field, value)| positive_real(&format!("rope.scaling.{field}"), *value))
+        if self.theta <= 1.0 && matches!(self.scaling, Some(RopeScaling::Yarn(_))) {
+            // It divides by the logarithm.
+            let allowed = "above 1 with YaRN scaling";
+            return Err(ConfigError::new("rope.theta", self.theta, allowed));
+        }
+        self.scaling.as_ref().map_or(Ok(()), RopeScaling::validate)
     }
 
     /// The factor on rotated queries and keys.
@@ -152,48 +75,6 @@ impl RotaryConfig {
                 }
             })
             .collect()
-    }
-}
-
-impl YarnScaling {
-    /// r of each pair, from 0 (it stays) to 1 (it is stretched).
-    fn ramp(&self, theta: f64, head_dim: usize) -> Vec<f32> {
-        let dim = head_dim as f64;
-        // The pair, not a whole number, that turns so many times within the original context.
-        let pair = |turns: f64| {
-            let wavelength = self.original_max_position / (turns * core::f64::consts::TAU);
-            dim * wavelength.ln() / (2.0 * theta.ln())
-        };
-        let (low, high) = (pair(self.beta_fast), pair(self.beta_slow));
-        let (low, high) = match self.truncate {
-            true => (low.floor(), high.ceil()),
-            false => (low, high),
-        };
-        let (low, mut high) = (low.max(0.0), high.min(dim - 1.0));
-        if low == high {
-            high += 0.001;
-        }
-        let pairs = 0..head_dim / 2;
-        pairs
-            .map(|i| (((i as f64 - low) / (high - low)).clamp(0.0, 1.0)) as f32)
-            .collect()
-    }
-}
-
-impl Llama3Scaling {
-    /// Stretches long wavelengths, keeps short ones, interpolates between.
-    fn apply(&self, frequency: f64) -> f64 {
-        let wavelength = core::f64::consts::TAU / frequency;
-        let turns = self.original_max_position / wavelength;
-        if turns < self.low_freq_factor {
-            frequency / self.factor
-        } else if turns > self.high_freq_factor {
-            frequency
-        } else {
-            let keep =
-                (turns - self.low_freq_factor) / (self.high_freq_factor - self.low_freq_factor);
-            (1.0 - keep) * frequency / self.factor + keep * frequency
-        }
     }
 }
 
@@ -285,44 +166,6 @@ mod tests {
             scaling: None,
         };
         assert_eq!(config.frequencies(8), vec![1.0, 0.1, 0.01, 0.001]);
-    }
-
-    /// Llama 3.1's settings: short wavelengths stay, long ones are stretched by the factor, those between lie between.
-    #[test]
-    fn llama3_stretches_long_wavelengths_only() {
-        let plain = RotaryConfig {
-            theta: 500_000.0,
-            scaling: None,
-        };
-        let scaled = RotaryConfig {
-            scaling: Some(RopeScaling::Llama3(Llama3Scaling {
-                factor: 8.0,
-                low_freq_factor: 1.0,
-                high_freq_factor: 4.0,
-                original_max_position: 8192.0,
-            })),
-            ..plain.clone()
-        };
-        let mut seen = [0; 3];
-        for (a, b) in plain
-            .frequencies(128)
-            .into_iter()
-            .zip(scaled.frequencies(128))
-        {
-            let turns = 8192.0 * f64::from(a) / core::f64::consts::TAU;
-            let ratio = f64::from(b / a);
-            if turns > 4.0 {
-                assert_eq!(ratio, 1.0);
-                seen[0] += 1;
-            } else if turns < 1.0 {
-                assert!((ratio - 0.125).abs() < 1e-6);
-                seen[1] += 1;
-            } else {
-                assert!((0.125..=1.0).contains(&ratio));
-                seen[2] += 1;
-            }
-        }
-        assert!(seen.iter().all(|n| *n > 0), "{seen:?}");
     }
 
     #[test]

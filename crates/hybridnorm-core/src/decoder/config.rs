@@ -1,19 +1,17 @@
-//! What a [`Decoder`] is built from: sizes, placement, options; checked, counted and built.
+//! What a [`Decoder`](super::Decoder) is built from: sizes, placement, options, and what is allowed.
 
-use burn::tensor::Device;
+use burn::config::Config;
 use serde::{Deserialize, Serialize};
 
-use super::Decoder;
 use crate::attention::AttentionConfig;
 use crate::attention::rope::RotaryConfig;
-use crate::block::{Block, BlockParts};
 use crate::error::{ConfigError, positive, positive_real};
-use crate::feed_forward::{Activation, DenseFeedForwardConfig, FeedForward};
-use crate::init::{InitConfig, InitScheme, Initializer, Role};
+use crate::feed_forward::{Activation, DenseFeedForwardConfig};
+use crate::init::{InitConfig, InitScheme, Initializer};
 use crate::norm::NormStyle;
 use crate::placement::Placement;
 
-/// Configuration of a [`Decoder`]. Unknown fields are refused when it is read from a file.
+/// Configuration of a [`Decoder`](super::Decoder). Unknown fields are refused when it is read from a file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DecoderConfig {
@@ -104,6 +102,8 @@ pub struct DecoderConfig {
     pub init: InitConfig,
 }
 
+impl Config for DecoderConfig {}
+
 impl DecoderConfig {
     /// The paper's defaults for the given sizes: HybridNorm*, SwiGLU of width 8/3·d_model, RoPE θ = 500000, tied head.
     pub fn new(vocab_size: usize, d_model: usize, n_heads: usize, n_layers: usize) -> Self {
@@ -165,6 +165,11 @@ impl DecoderConfig {
             ("d_ff", self.d_ff, 1 << 22),
             ("n_heads", self.n_heads, 1 << 16),
             ("head_dim", self.head_dim(), 1 << 16),
+            (
+                "n_heads · head_dim",
+                self.n_heads.saturating_mul(self.head_dim()),
+                1 << 22,
+            ),
         ] {
             if value > most {
                 return Err(ConfigError::new(field, value, format!("at most {most}")));
@@ -285,7 +290,7 @@ impl DecoderConfig {
     }
 
     /// Whether an untied head has a bias.
-    fn has_head_bias(&self) -> bool {
+    pub(super) fn has_head_bias(&self) -> bool {
         self.head_bias.unwrap_or(self.bias)
     }
 
@@ -319,120 +324,5 @@ impl DecoderConfig {
     pub fn initializer(&self) -> Result<Initializer, ConfigError> {
         let default = self.placement.default_init();
         Initializer::new(&self.init, default, self.d_model, self.n_layers)
-    }
-
-    /// Builds the model with dense feed-forward layers.
-    ///
-    /// # Errors
-    /// As [`validate`](Self::validate).
-    pub fn init(&self, device: &Device) -> Result<Decoder, ConfigError> {
-        let config = self.feed_forward();
-        self.init_with(device, |_layer, init| {
-            config.init(&init.at("feed_forward"), device)
-        })
-    }
-
-    /// Builds the model with feed-forward layers of the caller's own: `feed_forward(layer, rule for that layer)`.
-    ///
-    /// # Errors
-    /// As [`validate`](Self::validate), or what `feed_forward` returns.
-    pub fn init_with<F: FeedForward>(
-        &self,
-        device: &Device,
-        feed_forward: impl Fn(usize, &Initializer) -> Result<F, ConfigError>,
-    ) -> Result<Decoder<F>, ConfigError> {
-        self.build(device, &self.initializer()?, feed_forward)
-    }
-
-    /// As [`init_with`](Self::init_with), by the rule `init`.
-    ///
-    /// # Errors
-    /// As [`init_with`](Self::init_with).
-    pub fn build<F: FeedForward>(
-        &self,
-        device: &Device,
-        init: &Initializer,
-        feed_forward: impl Fn(usize, &Initializer) -> Result<F, ConfigError>,
-    ) -> Result<Decoder<F>, ConfigError> {
-        self.validate()?;
-        let norm = |wanted: bool| {
-            wanted
-                .then(|| self.norm.around(self.d_model).init(device))
-                .transpose()
-        };
-        let blocks = (0..self.n_layers)
-            .map(|layer| {
-                let norms = self.placement.layer(layer, self.n_layers)?;
-                let init = init.at_layer(layer);
-                let parts = BlockParts {
-                    attention: &self.attention(layer),
-                    norms: &norms,
-                    style: &self.norm,
-                    layer,
-                };
-                Block::new(parts, feed_forward(layer, &init)?, &init, device)
-            })
-            .collect::<Result<_, ConfigError>>()?;
-        let head = [(Role::Head, "head", self.padded_vocab_size)];
-        Ok(Decoder {
-            embedding: init.embedding(self.padded_vocab_size, device),
-            embedding_norm: norm(self.has_embedding_norm())?,
-            blocks,
-            final_norm: norm(self.has_final_norm()?)?,
-            head: (!self.tied)
-                .then(|| init.linear(self.d_model, &head, self.has_head_bias(), device)),
-            embedding_scale: self.embedding_scale,
-            logit_scale: self.logit_scale,
-            logit_softcap: self.logit_softcap,
-        })
-    }
-
-    /// Number of parameters of the dense model, without building it.
-    ///
-    /// # Errors
-    /// As [`validate`](Self::validate).
-    pub fn num_params(&self) -> Result<usize, ConfigError> {
-        self.validate()?;
-        let around =
-            |d: usize| d * (usize::from(self.norm.affine) * (1 + usize::from(self.norm.bias)));
-        let linear =
-            |d_in: usize, d_out: usize, bias: bool| d_in * d_out + usize::from(bias) * d_out;
-        let bias = self.attention_bias.unwrap_or(self.bias);
-        let (query, key_value) = (
-            self.n_heads * self.head_dim(),
-            self.n_kv_heads * self.head_dim(),
-        );
-        let mut total = self.padded_vocab_size * self.d_model;
-        if !self.tied {
-            total += linear(self.d_model, self.padded_vocab_size, self.has_head_bias());
-        }
-        for layer in 0..self.n_layers {
-            let norms = self.placement.layer(layer, self.n_layers)?;
-            for record in [&norms.attention, &norms.feed_forward] {
-                let count = [record.stream, record.input, record.output, record.after];
-                total += around(self.d_model) * count.into_iter().filter(|on| *on).count();
-            }
-            let sites = [
-                (norms.qkv.query, query),
-                (norms.qkv.key, key_value),
-                (norms.qkv.value, key_value),
-                (norms.qkv.context, query),
-            ];
-            for (site, width) in sites {
-                let Some(site) = site else { continue };
-                let affine = site.affine && self.norm.attention_affine;
-                let d = match site.span {
-                    crate::NormSpan::PerHead => self.head_dim(),
-                    crate::NormSpan::FullWidth => width,
-                };
-                total += d * usize::from(affine) * (1 + usize::from(self.norm.bias));
-            }
-            total += linear(self.d_model, query + 2 * key_value, bias);
-            total += linear(query, self.d_model, bias);
-            total += self.feed_forward().num_params();
-        }
-        total += around(self.d_model) * usize::from(self.has_final_norm()?);
-        total += around(self.d_model) * usize::from(self.has_embedding_norm());
-        Ok(total)
     }
 }

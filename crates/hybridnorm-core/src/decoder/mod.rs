@@ -1,5 +1,6 @@
 //! A decoder-only language model: embedding, blocks, final norm, head.
 
+mod build;
 mod config;
 
 use burn::module::Module;

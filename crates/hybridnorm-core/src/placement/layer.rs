@@ -1,8 +1,10 @@
 //! The two records behind every placement: the norms around a sublayer and the norms inside attention.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::spelling::TextOrTable;
 use crate::error::ConfigError;
+use crate::names;
 
 /// The norms and scales around one sublayer, see [`Residual`](crate::Residual) for the equation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -68,6 +70,12 @@ impl ResidualNorms {
         self
     }
 
+    /// How many norms there are.
+    pub(crate) fn count(&self) -> usize {
+        let all = [self.stream, self.input, self.output, self.after];
+        all.into_iter().filter(|wanted| *wanted).count()
+    }
+
     pub(crate) fn validate(&self) -> Result<(), ConfigError> {
         for (field, value) in [
             ("alpha", self.alpha),
@@ -99,8 +107,7 @@ pub enum NormSpan {
 }
 
 /// One norm inside attention. Written `"per-head"` or `"full-width"`, or as a table `{ span, affine }`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "SiteSpelling", into = "SiteSpelling")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NormSite {
     /// Per head or over the full width.
     pub span: NormSpan,
@@ -121,13 +128,7 @@ impl NormSite {
     };
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(untagged)]
-enum SiteSpelling {
-    Span(NormSpan),
-    Table(SiteTable),
-}
-
+/// How a site stands in a configuration file where text does not say it all.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SiteTable {
@@ -135,21 +136,26 @@ struct SiteTable {
     affine: bool,
 }
 
-impl From<SiteSpelling> for NormSite {
-    fn from(spelling: SiteSpelling) -> Self {
-        match spelling {
-            SiteSpelling::Span(span) => Self { span, affine: true },
-            SiteSpelling::Table(SiteTable { span, affine }) => Self { span, affine },
-        }
+impl<'de> Deserialize<'de> for NormSite {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        const SPANS: [(&str, NormSite); 2] = [
+            ("per-head", NormSite::PER_HEAD),
+            ("full-width", NormSite::FULL_WIDTH),
+        ];
+        deserializer.deserialize_any(TextOrTable {
+            expected: "\"per-head\", \"full-width\" or a table { span, affine }",
+            text: |text| names::find("norm", text, &SPANS),
+            table: |SiteTable { span, affine }| Ok(Self { span, affine }),
+        })
     }
 }
 
-impl From<NormSite> for SiteSpelling {
-    fn from(NormSite { span, affine }: NormSite) -> Self {
-        if affine {
-            Self::Span(span)
-        } else {
-            Self::Table(SiteTable { span, affine })
+impl Serialize for NormSite {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { span, affine } = *self;
+        match affine {
+            true => span.serialize(serializer),
+            false => SiteTable { span, affine }.serialize(serializer),
         }
     }
 }
@@ -252,7 +258,15 @@ impl LayerNorms {
     }
 
     pub(crate) fn validate(&self) -> Result<(), ConfigError> {
-        self.attention.validate()?;
-        self.feed_forward.validate()
+        let sublayers = [
+            ("attention", &self.attention),
+            ("feed_forward", &self.feed_forward),
+        ];
+        sublayers.into_iter().try_for_each(|(name, norms)| {
+            norms.validate().map_err(|error| ConfigError {
+                field: format!("{name}.{}", error.field),
+                ..error
+            })
+        })
     }
 }

@@ -12,11 +12,10 @@
 
 mod equation;
 mod layer;
+mod spelling;
 mod table;
 
 use std::collections::BTreeMap;
-
-use serde::{Deserialize, Serialize};
 
 pub use equation::Equations;
 pub use layer::{LayerNorms, NormSite, NormSpan, QkvNormSites, ResidualNorms};
@@ -42,8 +41,7 @@ use crate::names;
 /// assert!("hybird-star".parse::<Placement>().unwrap_err().to_string().contains("hybrid-star"));
 /// # Ok::<(), hybridnorm_core::ConfigError>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "Spelling", into = "Spelling")]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Placement {
     rule: Rule,
     overrides: BTreeMap<usize, LayerNorms>,
@@ -56,12 +54,15 @@ enum Rule {
 }
 
 impl Placement {
-    /// The row of the table with this name, for names that stand in code; the default where there is none. What a user types is
-    /// parsed instead.
+    /// The row of the table with this name, for names that stand in code. What a user types is parsed instead.
+    ///
+    /// # Panics
+    /// When no row is called so, which is a programming mistake.
     pub fn of_row(name: &'static str) -> Self {
-        let row = PLACEMENTS.iter().find(|row| row.name == name);
-        debug_assert!(row.is_some(), "no placement is called {name}");
-        row.map(Into::into).unwrap_or_default()
+        match table::row(name) {
+            Some(row) => row.into(),
+            None => panic!("no placement is called {name}"),
+        }
     }
 
     /// A placement of your own: the same norms in every layer.
@@ -133,8 +134,13 @@ impl Placement {
             (None, Rule::Named(row, fraction)) => (row.norms)(layer, n_layers, *fraction),
             (None, Rule::Custom(norms)) => (**norms).clone(),
         };
-        norms.validate()?;
-        Ok(norms)
+        match norms.validate() {
+            Ok(()) => Ok(norms),
+            Err(error) => Err(ConfigError {
+                field: format!("placement, layer {layer}: {}", error.field),
+                ..error
+            }),
+        }
     }
 
     /// Every layer's equation, equal neighbours on one line.
@@ -190,7 +196,7 @@ impl Placement {
 impl Default for Placement {
     /// HybridNorm*, the paper's best.
     fn default() -> Self {
-        Self::from(table::row("hybrid-star").unwrap_or(&PLACEMENTS[0]))
+        Self::of_row("hybrid-star")
     }
 }
 
@@ -238,95 +244,28 @@ impl core::str::FromStr for Placement {
     }
 }
 
+/// What `FromStr` reads, or `custom`.
+impl core::fmt::Display for Rule {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Named(row, fraction) if *fraction != table::MIX_LN_FRACTION => {
+                write!(f, "{}={fraction}", row.name)
+            }
+            Self::Named(row, _) => f.write_str(row.name),
+            Self::Custom(_) => f.write_str("custom"),
+        }
+    }
+}
+
 /// The short name: what `FromStr` reads, or `custom`; ` + N overrides` where layers differ.
 impl core::fmt::Display for Placement {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        match &self.rule {
-            Rule::Named(row, fraction) if *fraction != table::MIX_LN_FRACTION => {
-                write!(f, "{}={fraction}", row.name)?;
-            }
-            Rule::Named(row, _) => f.write_str(row.name)?,
-            Rule::Custom(_) => f.write_str("custom")?,
-        }
+        self.rule.fmt(f)?;
         match self.overrides.len() {
             0 => Ok(()),
             1 => f.write_str(" + 1 override"),
             n => write!(f, " + {n} overrides"),
         }
-    }
-}
-
-/// How a placement stands in a configuration file.
-#[derive(Serialize, Deserialize)]
-#[serde(untagged)]
-enum Spelling {
-    Name(String),
-    Table(SpellingTable),
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct SpellingTable {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    base: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    custom: Option<Box<LayerNorms>>,
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    layers: BTreeMap<String, LayerNorms>,
-}
-
-impl TryFrom<Spelling> for Placement {
-    type Error = ConfigError;
-
-    fn try_from(spelling: Spelling) -> Result<Self, ConfigError> {
-        let table = match spelling {
-            Spelling::Name(name) => return name.parse(),
-            Spelling::Table(table) => table,
-        };
-        let mut placement = match (table.base, table.custom) {
-            (Some(name), None) => name.parse()?,
-            (None, Some(layer)) => Self::custom(*layer),
-            (None, None) | (Some(_), Some(_)) => {
-                return Err(ConfigError::new(
-                    "placement",
-                    "a table",
-                    "either base = \"NAME\" or custom = { .. }, one of the two",
-                ));
-            }
-        };
-        for (layer, norms) in table.layers {
-            let index = layer.parse().map_err(|_| {
-                ConfigError::new("placement.layers", &layer, "a layer number, counted from 0")
-            })?;
-            placement.overrides.insert(index, norms);
-        }
-        Ok(placement)
-    }
-}
-
-impl From<Placement> for Spelling {
-    fn from(placement: Placement) -> Self {
-        let bare = Placement {
-            rule: placement.rule.clone(),
-            overrides: BTreeMap::new(),
-        };
-        let (base, custom) = match placement.rule {
-            Rule::Named(..) if placement.overrides.is_empty() => {
-                return Self::Name(bare.to_string());
-            }
-            Rule::Named(..) => (Some(bare.to_string()), None),
-            Rule::Custom(layer) => (None, Some(layer)),
-        };
-        let layers = placement
-            .overrides
-            .into_iter()
-            .map(|(layer, norms)| (layer.to_string(), norms))
-            .collect();
-        Self::Table(SpellingTable {
-            base,
-            custom,
-            layers,
-        })
     }
 }
 

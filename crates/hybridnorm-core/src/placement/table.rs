@@ -94,14 +94,12 @@ pub static PLACEMENTS: &[PlacementRow] = &[
         Normal,
         |_, _, _| PRE,
     ),
-    PlacementRow {
-        ..base(
-            "post",
-            "Post-Norm, eq. 3 (arXiv 1706.03762); its last norm is the model's final norm",
-            Normal,
-            |_, _, _| POST,
-        )
-    },
+    base(
+        "post",
+        "Post-Norm, eq. 3 (arXiv 1706.03762); its last norm is the model's final norm",
+        Normal,
+        |_, _, _| POST,
+    ),
     base(
         "post-shifted",
         "Post-Norm as the authors' release has it: norm-then-residual in both sublayers",

@@ -127,8 +127,45 @@ fn overrides_and_custom_rows_round_trip() {
     ));
     let back = serde_json::to_string(&custom).unwrap();
     assert_eq!(serde_json::from_str::<Placement>(&back).unwrap(), custom);
-    assert!(serde_json::from_str::<Placement>(r#"{"custom":{"attn":{}}}"#).is_err());
-    assert!(serde_json::from_str::<Placement>("{}").is_err());
+}
+
+/// A mistake inside a table is named, however deep.
+#[test]
+fn mistakes_in_tables_are_named() {
+    for (json, word) in [
+        (r#"{"custom":{"attn":{}}}"#, "unknown field `attn`"),
+        (
+            r#"{"custom":{"qkv":{"query":"per-haed"}}}"#,
+            "did you mean \"per-head\"?",
+        ),
+        (
+            r#"{"custom":{"qkv":{"query":{"span":"per-head"}}}}"#,
+            "missing field `affine`",
+        ),
+        (
+            r#"{"custom":{"qkv":{"query":true}}}"#,
+            "\"full-width\" or a table",
+        ),
+        (r#"{"base":"hybird"}"#, "did you mean \"hybrid\"?"),
+        (
+            r#"{"base":"hybrid","layers":{"first":{}}}"#,
+            "placement.layers = first",
+        ),
+        ("{}", "either base"),
+        ("3", "the name of a placement"),
+    ] {
+        let error = serde_json::from_str::<Placement>(json).unwrap_err();
+        assert!(error.to_string().contains(word), "{json}: {error}");
+    }
+    let factor = ResidualNorms::PLAIN.with_alpha(f64::NAN);
+    let norms = LayerNorms::new(QkvNormSites::NONE, ResidualNorms::PRE, factor);
+    let error = Placement::default().with_layer(1, norms).layer(1, 2);
+    assert!(
+        error
+            .unwrap_err()
+            .to_string()
+            .contains("layer 1: feed_forward.alpha = NaN")
+    );
 }
 
 #[test]
