@@ -11,8 +11,8 @@
 //! Gemma stores a scale as its distance from one ([`NormStyle::unit_offset`]): `1 + weight` stands for `weight` then.
 
 use burn::module::{Module, Param};
-use burn::tensor::{Device, Tensor};
-use hybridnorm_kernels::rms_norm;
+use burn::tensor::{DType, Device, Tensor};
+use hybridnorm_kernels::{NormSpec, norm};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{ConfigError, positive, positive_real};
@@ -158,28 +158,24 @@ impl Norm {
     /// - input `[.., d]`
     /// - output `[.., d]`
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
-        if let (NormKind::Rms, Some(scale), None) = (self.kind, self.scale(), &self.bias)
-            && is_at_least_f32(&x)
-        {
-            return rms_norm(x, scale, self.epsilon);
-        }
-        let dtype = x.dtype();
-        let x = at_least_f32(x);
-        let x = match self.kind {
-            NormKind::Rms => x,
-            NormKind::Layer => {
-                let mean = x.clone().mean_dim(D - 1);
-                x - mean
-            }
+        let spec = NormSpec {
+            epsilon: self.epsilon,
+            centred: self.kind == NormKind::Layer,
         };
-        let mean_square = x.clone().square().mean_dim(D - 1);
-        let y = x * (mean_square + self.epsilon).sqrt().recip();
-        let mut y = y.cast(dtype);
+        let (d, device, dtype) = (x.dims()[D - 1], x.device(), x.dtype());
+        let ones = |dtype: DType| Tensor::ones([d], (&device, dtype));
+        let bias = self.bias.as_ref().map(Param::val);
+        if is_at_least_f32(&x) {
+            let scale = self.scale().unwrap_or_else(|| ones(dtype));
+            return norm(x, scale, bias, spec);
+        }
+        let x = at_least_f32(x);
+        let mut y = norm(x.clone(), ones(x.dtype()), None, spec).cast(dtype);
         if let Some(scale) = self.scale() {
             y = y * scale.unsqueeze();
         }
-        if let Some(bias) = &self.bias {
-            y = y + bias.val().unsqueeze();
+        if let Some(bias) = bias {
+            y = y + bias.unsqueeze();
         }
         y
     }

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use burn::tensor::{Device, Distribution, Int, Tensor};
 use hybridnorm_kernels::{
-    AdamWStep, QkvSpec, adamw, cross_entropy, qkv_norm_rope, rms_norm, square_sum, swiglu,
+    AdamWStep, QkvNorm, QkvSpec, adamw, cross_entropy, qkv_norm_rope, rms_norm, square_sum, swiglu,
 };
 
 const ROWS: usize = 4096;
@@ -53,7 +53,7 @@ fn main() {
         heads: HEADS,
         kv_heads: HEADS / 2,
         head_dim: WIDTH / HEADS,
-        norms: [true; 3],
+        norms: [Some(QkvNorm::PerHead); 3],
         epsilon: EPSILON,
         rotary: true,
     };

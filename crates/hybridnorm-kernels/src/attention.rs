@@ -10,7 +10,7 @@ use burn::backend::tensor::{BoolTensor, FloatTensor, IntTensor};
 use burn::backend::{Backend, Dispatch, TensorMetadata, get_device_settings};
 use burn::tensor::{DType, FloatDType, Int, Shape, Slice, Tensor};
 
-use crate::compose::in_products;
+use crate::compose::{cap_slope, in_products, softcap};
 use crate::ops::KernelOps;
 use crate::profile::Place;
 use crate::qkv::slice;
@@ -25,6 +25,8 @@ pub struct AttentionSpec {
     pub kv_heads: usize,
     /// On the scores.
     pub scale: f64,
+    /// `cap·tanh(score/cap)` stands for each score (Gemma 2).
+    pub softcap: Option<f64>,
     /// Tokens a query sees, itself included; `None` for all before it.
     pub window: Option<usize>,
     /// What the products of queries and keys, and of weights and values, are computed in; `None` for the type of the input.
@@ -52,7 +54,7 @@ pub(crate) fn working(dtype: DType) -> FloatDType {
     }
 }
 
-/// `softmax(scale·Q·Kᵀ)·V` over the keys that each query may see: those up to its own place, within its window, in its own document.
+/// `softmax(scale·Q·Kᵀ)·V`, its scores capped where that is asked for, over the keys that each query may see: those up to its own place, within its window, in its own document.
 ///
 /// # Shapes
 /// - `qkv` `[batch, heads + 2·kv_heads, seq, head_dim]`: queries, keys, values, as
@@ -230,6 +232,7 @@ pub(crate) fn forward<B: Backend, S: Softmax<B>>(
     for seen in Seen::<B>::blocks(&qkv, documents.as_ref(), spec, rows) {
         let [query, key, value] = parts::<B>(&qkv, &seen, spec);
         let scores = unstacked::<B>(B::float_matmul(query, transposed::<B>(key)), spec);
+        let scores = capped::<B>(scores, spec.softcap);
         let (weights, own) = S::forward(scores, &seen);
         let context = B::float_matmul(stacked::<B>(weights, spec), value);
         contexts.push(unstacked::<B>(context, spec));
@@ -241,7 +244,8 @@ pub(crate) fn forward<B: Backend, S: Softmax<B>>(
     (out, joined::<B>(sums))
 }
 
-/// The gradient of `qkv`: with P the weights and dP = dO·Vᵀ, dS = P·(dP − Σ P·dP), and from it those of queries and keys.
+/// The gradient of `qkv`: with P the weights and dP = dO·Vᵀ, dS = P·(dP − Σ P·dP), times the slope of a cap, and from it those of
+/// queries and keys.
 pub(crate) fn backward<B: Backend, S: Softmax<B>>(
     qkv: FloatTensor<B>,
     documents: Option<IntTensor<B>>,
@@ -262,7 +266,13 @@ pub(crate) fn backward<B: Backend, S: Softmax<B>>(
         let scores = B::float_matmul(query.clone(), transposed::<B>(key.clone()));
         let dweights = B::float_matmul(dout.clone(), transposed::<B>(value));
         let [scores, dweights] = [scores, dweights].map(|x| unstacked::<B>(x, spec));
+        let scores = capped::<B>(scores, spec.softcap);
+        let slope = spec.softcap.map(|cap| cap_slope::<B>(scores.clone(), cap));
         let (weights, dscores) = S::backward(scores, sums, dweights, &seen);
+        let dscores = match slope {
+            Some(slope) => B::float_mul(dscores, slope),
+            None => dscores,
+        };
         let [weights, dscores] = [weights, dscores].map(|x| stacked::<B>(x, spec));
         let wide = |x| B::float_cast(x, seen.dtype);
         let part = wide(B::float_matmul(transposed::<B>(weights), dout));
@@ -275,6 +285,14 @@ pub(crate) fn backward<B: Backend, S: Softmax<B>>(
     let parts = [Some(joined::<B>(dqueries)), dkey, dvalue];
     let gradient = B::float_cat(parts.into_iter().flatten().collect(), 1);
     B::float_cast(gradient, qkv.dtype().into())
+}
+
+/// `scores` under a cap, if there is one.
+pub(crate) fn capped<B: Backend>(scores: FloatTensor<B>, cap: Option<f64>) -> FloatTensor<B> {
+    match cap {
+        Some(cap) => softcap::<B>(scores, cap),
+        None => scores,
+    }
 }
 
 /// Queries of a block, scaled, those that share a key below each other `[batch, kv_heads, group·queries, dim]`; keys and values

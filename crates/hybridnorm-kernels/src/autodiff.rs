@@ -13,10 +13,11 @@ use crate::compose;
 use crate::cross_entropy;
 use crate::groups::Groups;
 use crate::head::{self, Head, HeadSpec, LossAndGradients};
+use crate::norm::{self, NormSpec};
 use crate::ops::KernelOps;
 use crate::profile::Place;
 use crate::qkv::{self, Constants, QkvSpec};
-use crate::{project, rms_norm, swiglu};
+use crate::{project, swiglu};
 
 impl<B: KernelOps, C: CheckpointStrategy> KernelOps for Autodiff<B, C> {
     fn grouped_matmul(
@@ -109,12 +110,14 @@ impl<B: KernelOps, C: CheckpointStrategy> KernelOps for Autodiff<B, C> {
         project::differentiable::<B, C>(x, weight)
     }
 
-    fn rms_norm(
+    fn norm(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
-        epsilon: f64,
+        bias: FloatTensor<Self>,
+        biased: bool,
+        spec: NormSpec,
     ) -> FloatTensor<Self> {
-        rms_norm::differentiable::<B, C>(x, weight, epsilon)
+        norm::differentiable::<B, C>(x, weight, bias, biased, spec)
     }
 
     fn qkv_norm_rope(

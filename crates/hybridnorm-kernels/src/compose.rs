@@ -137,6 +137,13 @@ pub(crate) fn softcap<B: Backend>(x: Float<B>, cap: f64) -> Float<B> {
     times(B::float_mask_where(small, large, B::float_tanh(x)), cap)
 }
 
+/// The slope of [`softcap`] where it gave `y`: 1 − (y/cap)².
+pub(crate) fn cap_slope<B: Backend>(y: Float<B>, cap: f64) -> Float<B> {
+    let tanh = B::float_mul_scalar(y, (1.0 / cap).into());
+    let square = B::float_mul(tanh.clone(), tanh);
+    B::float_add_scalar(B::float_neg(square), 1.0.into())
+}
+
 /// `x` in the type of its products, where they have one of their own.
 pub(crate) fn in_products<B: Backend>(x: Float<B>, products: Option<FloatDType>) -> Float<B> {
     match products {

@@ -4,14 +4,14 @@ use burn::backend::tensor::{BoolTensor, FloatTensor};
 use burn::backend::{Backend, Dispatch, TensorMetadata, get_device_settings};
 use burn::tensor::{Shape, Tensor, TensorData};
 
-use crate::attention::AttentionSpec;
+use crate::attention::{AttentionSpec, capped};
 use crate::ops::KernelOps;
 use crate::qkv::slice;
 
 /// Which heads there are, and what the new token of each sequence sees.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DecodeSpec {
-    /// Heads, scale and window.
+    /// Heads, scale, soft cap and window.
     pub attention: AttentionSpec,
     /// Tokens that the longest sequence has in the cache, the new one included.
     pub len: usize,
@@ -84,6 +84,7 @@ pub(crate) fn forward<B: Backend>(
         heads,
         kv_heads,
         scale,
+        softcap,
         ..
     } = spec.attention;
     let group = heads / kv_heads;
@@ -91,6 +92,7 @@ pub(crate) fn forward<B: Backend>(
     let query = B::float_reshape(query, Shape::from([batch, kv_heads, group, dim]));
     let query = B::float_mul_scalar(query, scale.into());
     let scores = B::float_matmul(query, B::float_swap_dims(keys.clone(), 2, 3));
+    let scores = capped::<B>(scores, softcap);
     let scores = match hidden::<B>(&keys, spec) {
         Some(hidden) => {
             let hidden = B::bool_expand(hidden, scores.shape());

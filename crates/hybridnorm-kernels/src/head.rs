@@ -12,7 +12,7 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::backend::{Backend, Dispatch, TensorMetadata};
 use burn::tensor::{FloatDType, Int, Shape, Slice, Tensor};
 
-use crate::attention::working;
+use crate::attention::{capped, working};
 use crate::compose::{self, concat, in_products, rows_of};
 use crate::cross_entropy;
 use crate::ops::KernelOps;
@@ -103,10 +103,7 @@ fn logits<B: KernelOps>(
         1.0 => z,
         scale => B::float_mul_scalar(z, scale.into()),
     };
-    match spec.softcap {
-        Some(cap) => compose::softcap::<B>(z, cap),
-        None => z,
-    }
+    capped::<B>(z, spec.softcap)
 }
 
 /// The loss of all rows at once, differentiable by Burn itself: what the operation computes.
@@ -209,12 +206,7 @@ fn gradient_of_product<B: KernelOps>(
     let upstream = B::float_cat(vec![shares, unused], 0);
     let dz = B::cross_entropy_backward(z.clone(), targets, both, upstream);
     let dz = match spec.softcap {
-        Some(cap) => {
-            let tanh = B::float_mul_scalar(z, (1.0 / cap).into());
-            let square = B::float_mul(tanh.clone(), tanh);
-            let slope = B::float_add_scalar(B::float_neg(square), 1.0.into());
-            B::float_mul(dz, slope)
-        }
+        Some(cap) => B::float_mul(dz, compose::cap_slope::<B>(z, cap)),
         None => dz,
     };
     match spec.scale {

@@ -26,6 +26,7 @@ mod groups;
 mod head;
 #[cfg(any(feature = "flex", feature = "ndarray"))]
 mod host;
+mod norm;
 #[allow(deprecated)] // Burn's word for ndarray, which stays supported here
 mod ops;
 mod pool;
@@ -33,7 +34,6 @@ pub mod profile;
 mod project;
 mod qkv;
 mod reference;
-mod rms_norm;
 mod swiglu;
 
 pub use adamw::{AdamWStep, adamw};
@@ -42,12 +42,12 @@ pub use cross_entropy::cross_entropy;
 pub use decode::{DecodeSpec, decode_attention};
 pub use groups::{Groups, Routes};
 pub use head::{HeadSpec, head_loss};
+pub use norm::{NormSpec, norm, rms_norm};
 pub use ops::KernelOps;
 pub use pool::on_pool;
 pub use project::project;
-pub use qkv::{QkvSpec, qkv_norm_rope};
+pub use qkv::{QkvNorm, QkvSpec, qkv_norm_rope};
 pub use reference::{reference_ops, use_reference_ops};
-pub use rms_norm::rms_norm;
 pub use swiglu::swiglu;
 
 use burn::backend::Dispatch;

@@ -11,8 +11,9 @@ use crate::cross_entropy;
 use crate::decode::{self, DecodeSpec};
 use crate::groups::Groups;
 use crate::head::{self, Head, HeadSpec};
+use crate::norm::{self, NormSpec};
 use crate::qkv::{self, Constants, QkvSpec};
-use crate::{project, rms_norm, swiglu};
+use crate::{project, swiglu};
 #[cfg(feature = "fusion")]
 use burn::backend::fusion::custom::TensorSpec;
 
@@ -106,25 +107,28 @@ pub trait KernelOps: Backend {
         project::backward::<Self>(x, weight, dy)
     }
 
-    /// See [`rms_norm`](crate::rms_norm()).
-    #[fusion(dtype = x, shape = x)]
-    fn rms_norm(
+    /// See [`norm`](crate::norm()). The shift is read where the norm is `biased`.
+    #[fusion(meta = |x, _weight, _bias, _biased, _spec| x.clone())]
+    fn norm(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
-        epsilon: f64,
+        bias: FloatTensor<Self>,
+        biased: bool,
+        spec: NormSpec,
     ) -> FloatTensor<Self> {
-        rms_norm::forward::<Self>(x, weight, epsilon)
+        norm::forward::<Self>(x, weight, biased.then_some(bias), spec)
     }
 
-    /// The gradients of `x` and `weight` in [`rms_norm`](Self::rms_norm).
-    #[fusion(meta = |x, weight, _dy, _epsilon| (x.clone(), weight.clone()))]
-    fn rms_norm_backward(
+    /// The gradients of `x`, `weight` and `bias` in [`norm`](Self::norm); of a bias that is not there, numbers without meaning.
+    #[fusion(meta = |x, weight, _dy, _biased, _spec| (x.clone(), weight.clone(), weight.clone()))]
+    fn norm_backward(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         dy: FloatTensor<Self>,
-        epsilon: f64,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        rms_norm::backward::<Self>(x, weight, dy, epsilon)
+        biased: bool,
+        spec: NormSpec,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        norm::backward::<Self>(x, weight, dy, biased, spec)
     }
 
     /// See [`qkv_norm_rope`](crate::qkv_norm_rope).

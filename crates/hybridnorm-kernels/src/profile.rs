@@ -10,8 +10,8 @@ use web_time::Instant;
 /// What is timed, forward and backward passes together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Work {
-    /// [`rms_norm`](crate::rms_norm()).
-    RmsNorm,
+    /// [`norm`](crate::norm()).
+    Norm,
     /// [`qkv_norm_rope`](crate::qkv_norm_rope).
     QkvNormRope,
     /// [`attention`](crate::attention()).
@@ -31,7 +31,7 @@ pub enum Work {
 impl Work {
     /// All of it, and how it is called.
     pub const ALL: [(Self, &'static str); 8] = [
-        (Self::RmsNorm, "norms"),
+        (Self::Norm, "norms"),
         (Self::QkvNormRope, "norms inside attention, rotation"),
         (Self::Attention, "attention"),
         (Self::SwiGlu, "SwiGLU"),

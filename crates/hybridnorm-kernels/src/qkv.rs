@@ -8,10 +8,19 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Dispatch, TensorMetadata};
 use burn::tensor::{Shape, Slice, Tensor};
 
+use crate::norm::NormSpec;
 use crate::ops::KernelOps;
 use crate::profile::Place;
 use crate::reference::reference_ops;
-use crate::rms_norm;
+
+/// What is divided by its own RMS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QkvNorm {
+    /// Each head; one scale for all of them, `[head_dim]`.
+    PerHead,
+    /// All heads of the queries, keys or values together (OLMo 2); a scale for each number, `[heads·head_dim]`.
+    FullWidth,
+}
 
 /// Which heads there are, and what is done to them.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -22,8 +31,8 @@ pub struct QkvSpec {
     pub kv_heads: usize,
     /// Width of a head; even.
     pub head_dim: usize,
-    /// Whether queries, keys and values are normed.
-    pub norms: [bool; 3],
+    /// How queries, keys and values are normed, if they are.
+    pub norms: [Option<QkvNorm>; 3],
     /// ε of those norms.
     pub epsilon: f64,
     /// Whether queries and keys are rotated.
@@ -35,6 +44,18 @@ impl QkvSpec {
     pub(crate) fn parts(&self) -> [std::ops::Range<usize>; 3] {
         let (h, k) = (self.heads, self.kv_heads);
         [0..h, h..h + k, h + k..h + 2 * k]
+    }
+
+    /// The widths of the scales, where there is a norm.
+    fn scales(&self) -> [Option<usize>; 3] {
+        let mut parts = self.parts().into_iter();
+        self.norms.map(|norm| {
+            let heads = parts.next().map_or(0, |heads| heads.len());
+            Some(match norm? {
+                QkvNorm::PerHead => self.head_dim,
+                QkvNorm::FullWidth => heads * self.head_dim,
+            })
+        })
     }
 
     /// All heads.
@@ -49,12 +70,12 @@ impl QkvSpec {
     }
 }
 
-/// Norms each head of a fused projection by the RMS of its own width, and turns queries and keys by their positions: each pair
+/// Norms queries, keys and values of a fused projection by their RMS, and turns queries and keys by their positions: each pair
 /// `(x[i], x[i + head_dim/2])` by an angle.
 ///
 /// # Shapes
 /// - `qkv` `[batch, seq, (heads + 2·kv_heads)·head_dim]`: queries, keys, values
-/// - `weights`: scales of the three norms, `[head_dim]` each; not read where there is no norm
+/// - `weights`: scales of the three norms, in the shapes that [`QkvNorm`] names; not read where there is no norm
 /// - `[cos, sin]` of each position's angles, `[seq, head_dim/2]`; not read without rotation
 /// - output `[batch, heads + 2·kv_heads, seq, head_dim]`
 pub fn qkv_norm_rope(
@@ -69,6 +90,10 @@ pub fn qkv_norm_rope(
         spec.all() * spec.head_dim,
         "qkv_norm_rope: the width of {spec:?}"
     );
+    for (weight, width) in weights.iter().zip(spec.scales()) {
+        let fits = width.is_none_or(|width| weight.dims() == [width]);
+        assert!(fits, "qkv_norm_rope: the scales of {spec:?}");
+    }
     if spec.rotary {
         assert_eq!(
             cos.dims(),
@@ -95,7 +120,7 @@ pub(crate) struct Constants<T> {
     pub sin: T,
 }
 
-pub(crate) fn forward<B: Backend>(
+pub(crate) fn forward<B: KernelOps>(
     qkv: FloatTensor<B>,
     with: Constants<FloatTensor<B>>,
     spec: QkvSpec,
@@ -106,8 +131,12 @@ pub(crate) fn forward<B: Backend>(
     let mut parts = Vec::new();
     for (part, (heads, weight)) in spec.parts().into_iter().zip(with.weights).enumerate() {
         let mut x = slice::<B>(&qkv, 2, heads);
-        if spec.norms[part] {
-            x = rms_norm::forward::<B>(x, weight, spec.epsilon);
+        if let Some(norm) = spec.norms[part] {
+            let shape = x.shape();
+            let bias = weight.clone();
+            let x_rows = rows::<B>(x, norm);
+            let normed = B::norm(x_rows, weight, bias, false, NormSpec::rms(spec.epsilon));
+            x = B::float_reshape(normed, shape);
         }
         x = B::float_swap_dims(x, 1, 2);
         if spec.rotary && part < 2 {
@@ -119,7 +148,7 @@ pub(crate) fn forward<B: Backend>(
 }
 
 /// The gradients of the projection and of the three scales; of a norm that is not there, zeros.
-pub(crate) fn backward<B: Backend>(
+pub(crate) fn backward<B: KernelOps>(
     qkv: FloatTensor<B>,
     with: Constants<FloatTensor<B>>,
     dy: FloatTensor<B>,
@@ -138,13 +167,28 @@ pub(crate) fn backward<B: Backend>(
             g = turn::<B>(g, &with.cos, &with.sin, true);
         }
         g = B::float_swap_dims(g, 1, 2);
-        if spec.norms[part] {
-            let x = slice::<B>(&qkv, 2, heads);
-            (g, dweights[part]) = rms_norm::backward::<B>(x, weight, g, spec.epsilon);
+        if let Some(norm) = spec.norms[part] {
+            let shape = g.shape();
+            let [x, dy] = [slice::<B>(&qkv, 2, heads), g].map(|x| rows::<B>(x, norm));
+            let (dx, dweight, _) =
+                B::norm_backward(x, weight, dy, false, NormSpec::rms(spec.epsilon));
+            (g, dweights[part]) = (B::float_reshape(dx, shape), dweight);
         }
         parts.push(g);
     }
     (B::float_reshape(B::float_cat(parts, 2), shape), dweights)
+}
+
+/// `[batch, seq, heads, head_dim]` as rows of what is normed.
+fn rows<B: Backend>(x: FloatTensor<B>, norm: QkvNorm) -> FloatTensor<B> {
+    let shape = x.shape();
+    match norm {
+        QkvNorm::PerHead => x,
+        QkvNorm::FullWidth => {
+            let width = shape[2] * shape[3];
+            B::float_reshape(x, Shape::from([shape[0], shape[1], 1, width]))
+        }
+    }
 }
 
 /// Turns each pair by its position's angle, or `back` by it.

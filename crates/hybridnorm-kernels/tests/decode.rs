@@ -73,6 +73,7 @@ fn expected(
         heads,
         kv_heads,
         scale,
+        softcap,
         window,
         ..
     } = spec.attention;
@@ -88,7 +89,10 @@ fn expected(
                 .map(|place| {
                     let key = of(keys, place);
                     let score: f64 = query.iter().zip(key).map(|(q, k)| q * k).sum();
-                    (score * scale).exp()
+                    let score = score * scale;
+                    softcap
+                        .map_or(score, |cap| cap * (score / cap).tanh())
+                        .exp()
                 })
                 .collect();
             let sum: f64 = weights.iter().sum();
@@ -107,18 +111,19 @@ fn expected(
 /// Grouped heads, windows, sequences of different lengths, caches that are not full.
 #[apply(every_device!)]
 fn a_token_attends_to_its_cache(#[case] device: &Device) {
-    for (batch, heads, kv_heads, dim, capacity, len, starts, window) in [
-        (1, 4, 4, 8, 5, 1, vec![], None),
-        (1, 6, 2, 12, 40, 33, vec![], None),
-        (3, 4, 1, 20, 16, 16, vec![0, 15, 7], None),
-        (2, 4, 2, 16, 9, 7, vec![5, 0], Some(3)),
-        (2, 2, 1, 64, 700, 600, vec![], Some(500)),
+    for (batch, heads, kv_heads, dim, capacity, len, starts, window, softcap) in [
+        (1, 4, 4, 8, 5, 1, vec![], None, None),
+        (1, 6, 2, 12, 40, 33, vec![], None, Some(1.5)),
+        (3, 4, 1, 20, 16, 16, vec![0, 15, 7], None, None),
+        (2, 4, 2, 16, 9, 7, vec![5, 0], Some(3), Some(20.0)),
+        (2, 2, 1, 64, 700, 600, vec![], Some(500), None),
     ] {
         let spec = DecodeSpec {
             attention: AttentionSpec {
                 heads,
                 kv_heads,
                 scale: 0.4,
+                softcap,
                 window,
                 products: None,
             },

@@ -6,8 +6,8 @@ mod numbers;
 use burn::tensor::{Bool, DType, Device, FloatDType, Int, Tensor, TensorData, activation};
 use compare::{ROUNDINGS, compare, compare_in, numbers};
 use hybridnorm_kernels::{
-    AttentionSpec, QkvSpec, attention, cross_entropy, project, qkv_norm_rope, rms_norm, square_sum,
-    swiglu,
+    AttentionSpec, NormSpec, QkvNorm, QkvSpec, attention, cross_entropy, norm, project,
+    qkv_norm_rope, rms_norm, square_sum, swiglu,
 };
 use hybridnorm_testing::{apply, every_device, values};
 
@@ -21,6 +21,11 @@ fn flat<const D: usize>(x: Tensor<D>) -> Tensor<1> {
 fn plain_norm<const D: usize>(x: Tensor<D>, weight: Tensor<1>) -> Tensor<D> {
     let rms = (x.clone().square().mean_dim(D - 1) + EPSILON).sqrt();
     x / rms * weight.unsqueeze()
+}
+
+fn plain_layer_norm<const D: usize>(x: Tensor<D>, weight: Tensor<1>) -> Tensor<D> {
+    let mean = x.clone().mean_dim(D - 1);
+    plain_norm(x - mean, weight)
 }
 
 #[apply(every_device!)]
@@ -43,6 +48,56 @@ fn rms_norm_equals_f64(
             flat(plain_norm(x, weight))
         },
     );
+}
+
+/// With and without a shift, far from zero and around it.
+#[apply(every_device!)]
+fn norms_equal_f64(
+    #[case] device: &Device,
+    #[values([1, 3], [3, 7], [129, 48], [65, 256], [40, 1030])] shape: [usize; 2],
+    #[values((false, true), (true, false), (true, true))] what: (bool, bool),
+    #[values(0.0, 3.0)] far: f64,
+) {
+    let ([rows, width], (centred, biased)) = (shape, what);
+    let spec = NormSpec {
+        epsilon: EPSILON,
+        centred,
+    };
+    let x = numbers(rows * width, 1).iter().map(|x| x + far).collect();
+    let mut inputs = vec![x, numbers(width, 2)];
+    inputs.extend(biased.then(|| numbers(width, 3)));
+    compare(
+        device,
+        &inputs,
+        |x| {
+            let rows = x[0].clone().reshape([rows, width]);
+            flat(norm(rows, x[1].clone(), x.get(2).cloned(), spec))
+        },
+        |x| {
+            let (rows, weight) = (x[0].clone().reshape([rows, width]), x[1].clone());
+            let y = match centred {
+                true => plain_layer_norm(rows, weight),
+                false => plain_norm(rows, weight),
+            };
+            flat(match x.get(2) {
+                Some(bias) => y + bias.clone().unsqueeze(),
+                None => y,
+            })
+        },
+    );
+}
+
+/// Nothing is left of a row of equal numbers but the shift, however the mean is rounded.
+#[apply(every_device!)]
+fn a_constant_row_has_no_deviations(#[case] device: &Device, #[values(7, 48, 1000)] width: usize) {
+    let x = Tensor::<2>::full([3, width], 1234.567, device);
+    let ones = Tensor::<1>::ones([width], device);
+    let spec = NormSpec {
+        epsilon: EPSILON,
+        centred: true,
+    };
+    let y = norm(x, ones.clone(), Some(ones * 0.5), spec);
+    assert!(values(y).into_iter().all(|y| y == 0.5));
 }
 
 /// A view that is not contiguous gives what its copy gives.
@@ -171,12 +226,22 @@ fn cross_entropy_equals_f64(
     );
 }
 
+const HEAD: Option<QkvNorm> = Some(QkvNorm::PerHead);
+const FULL: Option<QkvNorm> = Some(QkvNorm::FullWidth);
+
 #[apply(every_device!)]
 fn qkv_norms_and_rotation_equal_f64(
     #[case] device: &Device,
     #[values([1, 1, 1, 1, 4], [3, 7, 2, 1, 6], [2, 33, 4, 2, 32])] shape: [usize; 5],
-    #[values(([true; 3], true), ([true, true, false], true), ([false; 3], true), ([true; 3], false))]
-    what: ([bool; 3], bool),
+    #[values(
+        ([HEAD; 3], true),
+        ([HEAD, HEAD, None], true),
+        ([None; 3], true),
+        ([HEAD; 3], false),
+        ([FULL, FULL, None], true),
+        ([FULL, HEAD, FULL], false)
+    )]
+    what: ([Option<QkvNorm>; 3], bool),
 ) {
     let (norms, rotary) = what;
     let [batch, seq, heads, kv_heads, head_dim] = shape;
@@ -191,11 +256,15 @@ fn qkv_norms_and_rotation_equal_f64(
     };
     let half = head_dim / 2;
     let angles = numbers(seq * half, 8);
+    let wide = |part: usize, heads: usize| match norms[part] {
+        Some(QkvNorm::FullWidth) => heads * head_dim,
+        _ => head_dim,
+    };
     let inputs = [
         numbers(batch * seq * all * head_dim, 7),
-        numbers(head_dim, 9),
-        numbers(head_dim, 10),
-        numbers(head_dim, 11),
+        numbers(wide(0, heads), 9),
+        numbers(wide(1, kv_heads), 10),
+        numbers(wide(2, kv_heads), 11),
         angles.iter().map(|x| x.cos()).collect(),
         angles.iter().map(|x| x.sin()).collect(),
     ];
@@ -207,9 +276,9 @@ fn qkv_norms_and_rotation_equal_f64(
     // What has no effect has no gradient, or one of zeros.
     let weights = |weights: [Tensor<1>; 3]| {
         let parts = weights.into_iter().zip(norms);
-        parts.map(|(weight, used)| match used {
-            true => weight,
-            false => weight.detach(),
+        parts.map(|(weight, norm)| match norm {
+            Some(_) => weight,
+            None => weight.detach(),
         })
     };
     compare(
@@ -231,9 +300,14 @@ fn qkv_norms_and_rotation_equal_f64(
                 ranges.into_iter().zip(weights(all_weights)).enumerate()
             {
                 let mut x = qkv.clone().narrow(2, start, n);
-                if norms[part] {
-                    x = plain_norm(x, weight);
-                }
+                x = match norms[part] {
+                    Some(QkvNorm::PerHead) => plain_norm(x, weight),
+                    Some(QkvNorm::FullWidth) => {
+                        let (shape, rows) = (x.dims(), [batch, seq, n * head_dim]);
+                        plain_norm(x.reshape(rows), weight).reshape(shape)
+                    }
+                    None => x,
+                };
                 let mut x = x.swap_dims(1, 2);
                 if rotary && part < 2 {
                     let (cos, sin) = (cos.clone().unsqueeze(), sin.clone().unsqueeze());
@@ -285,7 +359,18 @@ fn attention_equals_f64(
     )]
     documents: Option<Documents>,
 ) {
-    compare_attention(device, shape, window, documents, None);
+    compare_attention(device, shape, window, documents, (None, None));
+}
+
+/// Scores below the cap, around it and far above it.
+#[apply(every_device!)]
+fn attention_under_a_cap_equals_f64(
+    #[case] device: &Device,
+    #[values([3, 7, 2, 1, 6], [2, 65, 4, 2, 16], [1, 600, 2, 1, 4])] shape: [usize; 5],
+    #[values(None, Some(20))] window: Option<usize>,
+    #[values(0.5, 5.0, 50.0)] cap: f64,
+) {
+    compare_attention(device, shape, window, None, (Some(cap), None));
 }
 
 /// More queries than are computed at once.
@@ -297,7 +382,7 @@ fn a_long_sequence_equals_f64(
         Option<Documents>,
     ),
 ) {
-    compare_attention(device, [2, 600, 2, 1, 4], what.0, what.1, None);
+    compare_attention(device, [2, 600, 2, 1, 4], what.0, what.1, (None, None));
 }
 
 /// What is rounded to bf16 is off by roundings of bf16.
@@ -308,7 +393,7 @@ fn products_in_bf16_are_off_by_roundings_of_bf16(
 ) {
     let products = Some(FloatDType::BF16);
     if device.supports_dtype(FloatDType::BF16) {
-        compare_attention(device, [2, 65, 4, 2, 16], window, None, products);
+        compare_attention(device, [2, 65, 4, 2, 16], window, None, (None, products));
     } else {
         eprintln!("{device:?} has no bf16");
     }
@@ -321,7 +406,7 @@ fn compare_attention(
     shape: [usize; 5],
     window: Option<usize>,
     documents: Option<Documents>,
-    products: Option<FloatDType>,
+    (softcap, products): (Option<f64>, Option<FloatDType>),
 ) {
     let [batch, seq, heads, kv_heads, head_dim] = shape;
     let all = heads + 2 * kv_heads;
@@ -329,6 +414,7 @@ fn compare_attention(
         heads,
         kv_heads,
         scale: 0.6,
+        softcap,
         window,
         products,
     };
@@ -373,6 +459,10 @@ fn compare_attention(
                 let [q, k, v] = [head, heads + shared, heads + kv_heads + shared]
                     .map(|head| qkv.clone().narrow(1, head, 1));
                 let scores = q.matmul(k.transpose()) * spec.scale;
+                let scores = match softcap {
+                    Some(cap) => (scores / cap).tanh() * cap,
+                    None => scores,
+                };
                 let scores = scores.mask_fill(mask.clone(), f64::NEG_INFINITY);
                 let context = activation::softmax(scores, 3).matmul(v);
                 contexts.push(context.reshape([batch, seq, head_dim]));
@@ -389,6 +479,7 @@ fn a_window_of_one_token_sees_itself(#[case] device: &Device) {
         heads: 2,
         kv_heads: 1,
         scale: 0.5,
+        softcap: None,
         window: Some(1),
         products: None,
     };

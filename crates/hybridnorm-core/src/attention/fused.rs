@@ -7,31 +7,34 @@ use hybridnorm_kernels::{
 
 use super::Attention;
 use super::qkv_norm::HeadNorm;
-use crate::norm::NormKind;
 use crate::pass::Pass;
 use crate::precision::is_at_least_f32;
 
 impl Attention {
     /// Norms, rotation and attention up to the context, `[B, T, H·D]`. `None` where something is asked for that the operations do not
-    /// do: other norms than RMS over a head, clipping behind norms, a soft cap; behind the tokens of a cache, several at once or products in
-    /// another type.
+    /// do: numbers smaller than f32; behind the tokens of a cache, several at once or products in another type.
     pub(super) fn fused<R>(&self, qkv: &Tensor<3>, pass: &mut Pass<R>) -> Option<Tensor<3>> {
         let settings = &self.settings;
-        let plain = settings.clip_normed.is_none() && settings.softcap.is_none();
         let [batch, seq, width] = qkv.dims();
         let decodes = pass.cache_mut().is_some_and(|cache| !cache.is_empty());
         let whole = !decodes || (seq == 1 && pass.products().is_none());
-        if !plain || !whole || !is_at_least_f32(qkv) {
+        if !whole || !is_at_least_f32(qkv) {
             return None;
         }
         let (heads, kv_heads, head_dim) = settings.heads;
         let device = qkv.device();
         let sites = [&self.norms.query, &self.norms.key, &self.norms.value];
-        let scales = sites.map(|site| scale(site, head_dim, qkv));
-        let [query, key, value] = scales;
-        let weights = [query?, key?, value?];
-        let norms = sites.map(Option::is_some);
-        let epsilon = sites.into_iter().flatten().map(|site| site.norm.epsilon());
+        let left = sites.map(|site| {
+            let site = site.as_ref().filter(|site| site.is_plain_rms());
+            site.filter(|_| settings.clip_normed.is_none())
+        });
+        let mut qkv = self.prepared(qkv, left.map(|site| site.is_some()));
+        let weights = left.map(|site| match site {
+            Some(site) => site.scale(&qkv),
+            None => Tensor::ones([head_dim], (&device, qkv.dtype())),
+        });
+        let norms = left.map(|site| site.map(HeadNorm::span));
+        let epsilon = left.into_iter().flatten().map(|site| site.norm.epsilon());
         let angles = match &settings.rope {
             Some(rope) => pass.rotary(rope, head_dim, seq, &device).angles(),
             None => [(); 2].map(|()| Tensor::zeros([1, 1], &device)),
@@ -45,7 +48,6 @@ impl Attention {
             rotary: settings.rope.is_some(),
         };
         let mut angles = angles.map(|table| table.cast(qkv.dtype()));
-        let mut qkv = qkv.clone();
         if decodes {
             // One token of each sequence: to norms and rotation they are the tokens of one sequence.
             qkv = qkv.reshape([1, batch, width]);
@@ -65,10 +67,34 @@ impl Attention {
             heads,
             kv_heads,
             scale: settings.scale,
+            softcap: settings.softcap,
             window: settings.window,
             products: pass.products(),
         };
         Some(attention(qkv, pass.document_numbers(), spec))
+    }
+
+    /// The projection with those norms applied that the operation does not do, and clipped behind all of them where that is asked for.
+    fn prepared(&self, qkv: &Tensor<3>, left: [bool; 3]) -> Tensor<3> {
+        let sites = [&self.norms.query, &self.norms.key, &self.norms.value];
+        let clip = self.settings.clip_normed;
+        let now = |(site, left): (&Option<HeadNorm>, bool)| site.is_some() && !left;
+        if clip.is_none() && !sites.into_iter().zip(left).any(now) {
+            return qkv.clone();
+        }
+        let parts = self
+            .split(qkv.clone())
+            .into_iter()
+            .zip(sites.into_iter().zip(left));
+        let parts = parts.map(|(x, (site, left))| {
+            let x = match site {
+                Some(site) if !left => site.forward(x),
+                _ => x,
+            };
+            clip.map_or(x.clone(), |clip| x.clamp(-clip, clip))
+        });
+        let parts = Tensor::cat(parts.collect(), 2);
+        parts.reshape(qkv.dims())
     }
 
     /// The context of the newest token of each sequence, `[B, 1, H·D]`, from `[1, H + 2K, B, D]`.
@@ -86,6 +112,7 @@ impl Attention {
                 heads,
                 kv_heads,
                 scale: settings.scale,
+                softcap: settings.softcap,
                 window: settings.window,
                 products: None,
             },
@@ -96,15 +123,4 @@ impl Attention {
         let context = decode_attention(query, keys, values, spec);
         Some(context.reshape([batch, 1, heads * head_dim]))
     }
-}
-
-/// The scale of a norm that is one by RMS over each head: ones where there is no norm, or one that has learned none. `None` for any
-/// other norm.
-fn scale(site: &Option<HeadNorm>, head_dim: usize, like: &Tensor<3>) -> Option<Tensor<1>> {
-    let ones = || Tensor::ones([head_dim], (&like.device(), like.dtype()));
-    let Some(HeadNorm { norm, .. }) = site else {
-        return Some(ones());
-    };
-    let fits = norm.kind() == NormKind::Rms && norm.bias.is_none() && site.as_ref()?.is_per_head();
-    fits.then(|| norm.scale().unwrap_or_else(ones))
 }

@@ -2,9 +2,10 @@
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
+use hybridnorm_kernels::QkvNorm;
 
 use crate::error::ConfigError;
-use crate::norm::{Norm, NormConfig, NormStyle};
+use crate::norm::{Norm, NormConfig, NormKind, NormStyle};
 use crate::pass::Pass;
 use crate::placement::{NormSite, NormSpan, QkvNormSites};
 use crate::trace::Op;
@@ -16,6 +17,9 @@ pub struct HeadNorm {
     pub norm: Norm,
     #[module(skip)]
     full_width: bool,
+    /// Numbers that are normed together.
+    #[module(skip)]
+    width: usize,
 }
 
 /// The configuration of the norm at `site`, over `heads` heads.
@@ -55,9 +59,23 @@ pub(super) fn num_params(
 }
 
 impl HeadNorm {
-    /// Whether each head is normed by itself.
-    pub(crate) fn is_per_head(&self) -> bool {
-        !self.full_width
+    /// Whether it divides by an RMS, and nothing is added.
+    pub(crate) fn is_plain_rms(&self) -> bool {
+        self.norm.kind() == NormKind::Rms && self.norm.bias.is_none()
+    }
+
+    /// What is normed together.
+    pub(crate) fn span(&self) -> QkvNorm {
+        match self.full_width {
+            true => QkvNorm::FullWidth,
+            false => QkvNorm::PerHead,
+        }
+    }
+
+    /// The learned scale, or ones of the type of `like`, `[width]`.
+    pub(crate) fn scale(&self, like: &Tensor<3>) -> Tensor<1> {
+        let ones = || Tensor::ones([self.width], (&like.device(), like.dtype()));
+        self.norm.scale().unwrap_or_else(ones)
     }
 
     /// # Shapes
@@ -99,9 +117,11 @@ impl QkvNorms {
     ) -> Result<Self, ConfigError> {
         let build = |(site, heads): (Option<NormSite>, usize)| {
             let norm = site.map(|site| {
+                let config = config(site, style, heads, head_dim);
                 Ok(HeadNorm {
-                    norm: config(site, style, heads, head_dim).init(device)?,
+                    norm: config.init(device)?,
                     full_width: site.span == NormSpan::FullWidth,
+                    width: config.d,
                 })
             });
             norm.transpose()

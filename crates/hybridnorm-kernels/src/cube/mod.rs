@@ -4,8 +4,8 @@
 
 mod adamw;
 mod cross_entropy;
+mod norm;
 mod qkv;
-mod rms_norm;
 mod rows;
 mod softmax;
 mod swiglu;
@@ -20,6 +20,7 @@ use burn_cubecl::kernel::into_contiguous;
 
 use crate::adamw::AdamWStep;
 use crate::attention::{self, AttentionSpec, BLOCK};
+use crate::norm::NormSpec;
 use crate::ops::KernelOps;
 use crate::qkv::{Constants, QkvSpec};
 use crate::reference::reference_ops;
@@ -45,23 +46,27 @@ impl KernelOps for CubeBackend {
         fast(|| adamw::square_sum(&x)).unwrap_or_else(|| compose::square_sum::<Self>(x))
     }
 
-    fn rms_norm(
+    fn norm(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
-        epsilon: f64,
+        bias: FloatTensor<Self>,
+        biased: bool,
+        spec: NormSpec,
     ) -> FloatTensor<Self> {
-        fast(|| rms_norm::forward(&x, &weight, epsilon))
-            .unwrap_or_else(|| crate::rms_norm::forward::<Self>(x, weight, epsilon))
+        fast(|| norm::forward([&x, &weight, &bias], biased, spec)).unwrap_or_else(|| {
+            crate::norm::forward::<Self>(x, weight, biased.then_some(bias), spec)
+        })
     }
 
-    fn rms_norm_backward(
+    fn norm_backward(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         dy: FloatTensor<Self>,
-        epsilon: f64,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        fast(|| rms_norm::backward([&x, &weight, &dy], epsilon))
-            .unwrap_or_else(|| crate::rms_norm::backward::<Self>(x, weight, dy, epsilon))
+        biased: bool,
+        spec: NormSpec,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        fast(|| norm::backward([&x, &weight, &dy], biased, spec))
+            .unwrap_or_else(|| crate::norm::backward::<Self>(x, weight, dy, biased, spec))
     }
 
     fn qkv_norm_rope(
@@ -115,12 +120,12 @@ impl KernelOps for CubeBackend {
         qkv: FloatTensor<Self>,
         documents: IntTensor<Self>,
         by_document: bool,
-        lse: FloatTensor<Self>,
+        sums: FloatTensor<Self>,
         dout: FloatTensor<Self>,
         spec: AttentionSpec,
     ) -> FloatTensor<Self> {
         let documents = by_document.then_some(documents);
-        attention::backward::<Self, softmax::Fused>(qkv, documents, [lse, dout], spec, BLOCK)
+        attention::backward::<Self, softmax::Fused>(qkv, documents, [sums, dout], spec, BLOCK)
     }
 
     fn swiglu(h: FloatTensor<Self>) -> FloatTensor<Self> {

@@ -8,7 +8,7 @@ use burn_cubecl::{CubeBackend, tensor::CubeTensor};
 
 use super::element;
 use super::rows::{UNITS, across, address, dense, empty, row_sum, spread, this_row, total, vector};
-use crate::qkv::{Constants, QkvSpec};
+use crate::qkv::{Constants, QkvNorm, QkvSpec};
 
 /// Strips of tokens whose shares of the scales' gradients are added up apart from each other.
 const STRIPS: usize = 64;
@@ -184,12 +184,16 @@ impl Tables {
 }
 
 fn plan(qkv: &CubeTensor, spec: QkvSpec) -> Option<(Plan, usize)> {
+    // Rows as wide as all heads are normed by the operation that norms rows.
+    if spec.norms.contains(&Some(QkvNorm::FullWidth)) {
+        return None;
+    }
     let size = vector(qkv, spec.head_dim / 2).min(4);
     let half = spec.head_dim / 2 / size;
     let plan = Plan {
         heads: spec.heads,
         kv_heads: spec.kv_heads,
-        normed: spec.norms,
+        normed: spec.norms.map(|norm| norm.is_some()),
         rotary: spec.rotary,
         half,
         lanes: half.next_power_of_two(),

@@ -5,14 +5,14 @@ use burn::tensor::{DType, FloatDType};
 use rayon::prelude::*;
 
 use super::product::{Into, Matrix, multiply};
-use super::simd::{dot, exp, exp_and_sum, max, vectorized};
+use super::simd::{cap_slopes, dot, exp, exp_and_sum, max, softcap, vectorized};
 use crate::attention::AttentionSpec;
 
 /// Queries of a block.
 const QUERIES: usize = 64;
 
-/// The output `[batch, seq, heads·dim]` and each query's log-sum-exp `[batch, seq, heads]`. `None` where a tensor or a product is not f32, or a
-/// document comes back after another.
+/// The output `[batch, seq, heads·dim]`, and of each query the largest score and the inverse sum of the exponentials of what its scores are
+/// below that, `[batch, seq, heads, 2]`. `None` where a tensor or a product is not f32, or a document comes back after another.
 pub(super) fn forward(
     qkv: &FlexTensor,
     documents: Option<&FlexTensor>,
@@ -26,21 +26,21 @@ pub(super) fn forward(
     } = heads;
     let h = spec.heads;
     let mut out = vec![0f32; batch * seq * h * dim];
-    let mut lse = vec![0f32; batch * seq * h];
+    let mut sums = vec![0f32; batch * seq * h * 2];
     let mut blocks = Vec::new();
     let sequences = out
         .chunks_mut((seq * h * dim).max(1))
-        .zip(lse.chunks_mut((seq * h).max(1)));
-    for (b, (out, lse)) in sequences.enumerate() {
+        .zip(sums.chunks_mut((seq * h * 2).max(1)));
+    for (b, (out, sums)) in sequences.enumerate() {
         let parts = out
             .chunks_mut(QUERIES * h * dim)
-            .zip(lse.chunks_mut(QUERIES * h));
+            .zip(sums.chunks_mut(QUERIES * h * 2));
         blocks.extend(parts.enumerate().map(|(block, part)| (b, block, part)));
     }
     blocks.into_par_iter().for_each_init(
         Vec::new,
-        |scores: &mut Vec<f32>, (b, block, (out, lse))| {
-            let rows = block * QUERIES..block * QUERIES + lse.len() / h;
+        |scores: &mut Vec<f32>, (b, block, (out, sums))| {
+            let rows = block * QUERIES..block * QUERIES + sums.len() / (2 * h);
             let view = View::new(&first[b * seq..][..seq], rows);
             for head in 0..h {
                 let [query, key, value] = heads.matrices(b, head);
@@ -59,11 +59,13 @@ pub(super) fn forward(
                             let (scores, behind) = rest.split_at_mut(seen.len());
                             before.fill(0.0);
                             behind.fill(0.0);
+                            if let Some(cap) = spec.softcap {
+                                softcap(scores, cap as f32);
+                            }
                             let max = max(scores);
-                            let sum = exp_and_sum(scores, max);
-                            let share = 1.0 / sum;
+                            let share = 1.0 / exp_and_sum(scores, max);
                             scores.iter_mut().for_each(|score| *score *= share);
-                            lse[row * h + head] = max + sum.ln();
+                            sums[2 * (row * h + head)..][..2].copy_from_slice(&[max, share]);
                         }
                     },
                 );
@@ -74,7 +76,7 @@ pub(super) fn forward(
         },
     );
     let out = super::new(out, [batch, seq, h * dim], DType::F32);
-    Some((out, super::new(lse, [batch, seq, h], DType::F32)))
+    Some((out, super::new(sums, [batch, seq, h, 2], DType::F32)))
 }
 
 /// The gradient of `qkv`, in its shape.
@@ -87,8 +89,8 @@ pub(super) fn backward(
     let qkv = qkv.to_contiguous();
     let heads = Heads::of(&qkv, spec)?;
     let first = first_visible(documents, spec.window, heads.batch, heads.seq)?;
-    let [lse, dout] = given.each_ref().map(|x| x.to_contiguous());
-    let (lse, dout) = (lse.as_slice()?, dout.as_slice()?);
+    let [sums, dout] = given.each_ref().map(|x| x.to_contiguous());
+    let (sums, dout) = (sums.as_slice()?, dout.as_slice()?);
     let Heads {
         batch, seq, dim, ..
     } = heads;
@@ -106,7 +108,7 @@ pub(super) fn backward(
         tasks.extend(parts.enumerate().map(|(head, part)| (b, head, part)));
     }
     tasks.into_par_iter().for_each_init(
-        || [Vec::new(), Vec::new()],
+        || [(); 3].map(|()| Vec::new()),
         |buffers, (b, head, (dquery, shared))| {
             let (dkey, dvalue) = shared.split_at_mut(plane);
             let rows = |x| Matrix::new(x, [seq, dim], [h * dim, 1]);
@@ -114,9 +116,10 @@ pub(super) fn backward(
             Head {
                 matrices: heads.matrices(b, head),
                 dout: rows(&dout[at..]),
-                lse: (&lse[b * seq * h + head..], h),
+                sums: (&sums[2 * (b * seq * h + head)..], 2 * h),
                 first: &first[b * seq..][..seq],
                 scale: spec.scale as f32,
+                softcap: spec.softcap.map(|cap| cap as f32),
                 dim,
             }
             .differentiate(buffers, dquery, dkey, dvalue);
@@ -147,9 +150,11 @@ struct Head<'a> {
     /// Queries, keys and values.
     matrices: [Matrix<'a>; 3],
     dout: Matrix<'a>,
-    lse: (&'a [f32], usize),
+    /// The largest score of each query, and its share.
+    sums: (&'a [f32], usize),
     first: &'a [usize],
     scale: f32,
+    softcap: Option<f32>,
     dim: usize,
 }
 
@@ -157,7 +162,7 @@ impl Head<'_> {
     /// Adds to the gradients of keys and values, and writes that of the queries.
     fn differentiate(
         &self,
-        [weights, dscores]: &mut [Vec<f32>; 2],
+        [weights, dscores, slopes]: &mut [Vec<f32>; 3],
         dquery: &mut [f32],
         dkey: &mut [f32],
         dvalue: &mut [f32],
@@ -172,6 +177,7 @@ impl Head<'_> {
             let (key, value) = (key.rows(view.keys.clone()), value.rows(view.keys.clone()));
             weights.resize(m * n, 0.0);
             dscores.resize(m * n, 0.0);
+            slopes.resize(n, 0.0);
             multiply(
                 weights,
                 n,
@@ -183,7 +189,7 @@ impl Head<'_> {
             multiply(dscores, n, Into::Replace, 1.0, dout, value.transposed());
             vectorized(
                 #[inline(always)]
-                || self.weigh(&view, weights, dscores),
+                || self.weigh(&view, weights, dscores, slopes),
             );
             let columns = |x| Matrix::new(x, [m, n], [n, 1]);
             let (weights, dscores) = (columns(weights), columns(dscores));
@@ -209,26 +215,38 @@ impl Head<'_> {
         }
     }
 
-    /// From scores the weights, and from their gradients those of the scores: P·(dP − Σ P·dP)·scale.
+    /// From scores the weights, and from their gradients those of the scores: P·(dP − Σ P·dP)·scale, times the slope of a cap.
     #[inline(always)]
-    fn weigh(&self, view: &View, weights: &mut [f32], dscores: &mut [f32]) {
+    fn weigh(&self, view: &View, weights: &mut [f32], dscores: &mut [f32], slopes: &mut [f32]) {
         let n = view.keys.len();
         let rows = weights.chunks_exact_mut(n).zip(dscores.chunks_exact_mut(n));
         for (row, (weights, dscores)) in rows.enumerate() {
             let t = view.rows.start + row;
-            let lse = self.lse.0[t * self.lse.1];
+            let (max, share) = (
+                self.sums.0[t * self.sums.1],
+                self.sums.0[t * self.sums.1 + 1],
+            );
             let seen = view.seen(row);
             for hidden in [0..seen.start, seen.end..n] {
                 weights[hidden.clone()].fill(0.0);
                 dscores[hidden].fill(0.0);
             }
             let (weights, dscores) = (&mut weights[seen.clone()], &mut dscores[seen]);
+            if let Some(cap) = self.softcap {
+                softcap(weights, cap);
+                cap_slopes(slopes, weights, cap);
+            }
             for weight in weights.iter_mut() {
-                *weight = exp(*weight - lse);
+                *weight = exp(*weight - max) * share;
             }
             let mean = dot(weights, dscores);
             for (dscore, weight) in dscores.iter_mut().zip(weights) {
                 *dscore = *weight * (*dscore - mean) * self.scale;
+            }
+            if self.softcap.is_some() {
+                for (dscore, slope) in dscores.iter_mut().zip(slopes.iter()) {
+                    *dscore *= slope;
+                }
             }
         }
     }

@@ -5,7 +5,7 @@ use burn::tensor::DType;
 use rayon::prelude::*;
 
 use super::PARALLEL_FROM;
-use super::simd::{dot, exp_and_sum, max, vectorized};
+use super::simd::{dot, exp_and_sum, max, softcap, vectorized};
 use crate::decode::DecodeSpec;
 
 /// `None` where a tensor is not f32, or a cache not as it was made.
@@ -40,6 +40,9 @@ pub(super) fn attention(
             vectorized(|| {
                 for (weight, key) in weights.iter_mut().zip(keys.chunks_exact(dim)) {
                     *weight = dot(query, key) * spec.attention.scale as f32;
+                }
+                if let Some(cap) = spec.attention.softcap {
+                    softcap(&mut weights, cap as f32);
                 }
                 let max = max(&weights);
                 let share = 1.0 / exp_and_sum(&mut weights, max);

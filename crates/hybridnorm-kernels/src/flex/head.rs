@@ -8,11 +8,11 @@ use rayon::prelude::*;
 
 use super::cross_entropy::columns;
 use super::product::{Matrix, add_product_on_all_cores, append_product_on_all_cores, strided};
-use super::simd::{exp_and_sum, max, sum_of_exp, vectorized};
+use super::simd::{cap_slopes, exp_and_sum, max, softcap, sum_of_exp, vectorized};
 use crate::head::{HeadSpec, LossAndGradients};
 use crate::profile::{Work, timed};
 
-/// `None` where a tensor is not f32, a target is no column, or the head does more than multiply.
+/// `None` where a tensor is not f32, a target is no column, or products are in another type.
 pub(super) fn loss(
     x: &FlexTensor,
     weight: &FlexTensor,
@@ -22,7 +22,7 @@ pub(super) fn loss(
     gradients: bool,
 ) -> Option<LossAndGradients<FlexTensor>> {
     let in_f32 = [x, weight, shares].iter().all(|x| x.dtype() == DType::F32);
-    if !in_f32 || spec.softcap.is_some() || spec.products.is_some() {
+    if !in_f32 || spec.products.is_some() {
         return None;
     }
     let (x, shares) = (x.to_contiguous(), shares.to_contiguous());
@@ -35,7 +35,7 @@ pub(super) fn loss(
     let (values, shares_of) = (x.as_slice::<f32>()?, shares.as_slice::<f32>()?);
     let (weights, strides) = strided::<2>(weight)?;
     let matrix = Matrix::new(weights, [width, vocab], strides);
-    let scale = spec.scale as f32;
+    let (scale, cap) = (spec.scale as f32, spec.softcap.map(|cap| cap as f32));
 
     let mut nll = vec![0f32; rows];
     // The memory of the logits is that of every slice.
@@ -58,8 +58,14 @@ pub(super) fn loss(
                 .zip(&mut nll[range.clone()])
                 .zip(&targets[range.clone()])
                 .zip(&shares_of[range.clone()])
-                .for_each(|(((logits, nll), target), share)| {
-                    *nll = row(logits, *target, *share, scale, gradients);
+                .for_each_init(Vec::new, |slopes, (((logits, nll), target), share)| {
+                    let row = Row {
+                        target: *target,
+                        share: *share,
+                        scale,
+                        cap,
+                    };
+                    *nll = row.loss(logits, gradients.then_some(slopes));
                 });
         });
         if gradients {
@@ -98,29 +104,55 @@ pub(super) fn loss(
     ))
 }
 
-/// The negative log-likelihood of the target, without its share. With `gradients` the logits become the gradient of the share of it in
-/// the product that `scale` multiplies.
-fn row(logits: &mut [f32], target: usize, share: f32, scale: f32, gradients: bool) -> f32 {
-    vectorized(
-        #[inline(always)]
-        || {
-            if scale != 1.0 {
-                logits.iter_mut().for_each(|x| *x *= scale);
-            }
-            let (own, most) = (logits[target], max(logits));
-            if !gradients {
-                return most + sum_of_exp(logits, most).ln() - own;
-            }
-            let sum = exp_and_sum(logits, most);
-            // What is ignored has no gradient at all.
-            if share == 0.0 {
-                logits.fill(0.0);
-            } else {
-                let factor = share * scale / sum;
-                logits.iter_mut().for_each(|x| *x *= factor);
-                logits[target] -= share * scale;
-            }
-            most + sum.ln() - own
-        },
-    )
+/// What becomes of a row of logits.
+struct Row {
+    target: usize,
+    share: f32,
+    scale: f32,
+    cap: Option<f32>,
+}
+
+impl Row {
+    /// The negative log-likelihood of the target, without its share. Where there are `slopes`, memory for those of a cap, the logits become the
+    /// gradient of the share of it in the product that they were.
+    fn loss(self, logits: &mut [f32], slopes: Option<&mut Vec<f32>>) -> f32 {
+        let Self {
+            target,
+            share,
+            scale,
+            cap,
+        } = self;
+        vectorized(
+            #[inline(always)]
+            || {
+                if scale != 1.0 {
+                    logits.iter_mut().for_each(|x| *x *= scale);
+                }
+                if let Some(cap) = cap {
+                    softcap(logits, cap);
+                }
+                let (own, most) = (logits[target], max(logits));
+                let Some(slopes) = slopes else {
+                    return most + sum_of_exp(logits, most).ln() - own;
+                };
+                if let Some(cap) = cap {
+                    slopes.resize(logits.len(), 0.0);
+                    cap_slopes(slopes, logits, cap);
+                }
+                let sum = exp_and_sum(logits, most);
+                // What is ignored has no gradient at all.
+                if share == 0.0 {
+                    logits.fill(0.0);
+                } else {
+                    let factor = share * scale / sum;
+                    logits.iter_mut().for_each(|x| *x *= factor);
+                    logits[target] -= share * scale;
+                }
+                for (gradient, slope) in logits.iter_mut().zip(slopes) {
+                    *gradient *= *slope;
+                }
+                most + sum.ln() - own
+            },
+        )
+    }
 }

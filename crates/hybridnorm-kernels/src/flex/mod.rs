@@ -7,10 +7,10 @@ mod decode;
 mod few_rows;
 mod grouped;
 mod head;
+mod norm;
 mod product;
 mod project;
 mod qkv;
-mod rms_norm;
 mod simd;
 mod swiglu;
 
@@ -26,6 +26,7 @@ use crate::attention::{AttentionSpec, BLOCK, Composed};
 use crate::decode::DecodeSpec;
 use crate::groups::Groups;
 use crate::head::{Head, HeadSpec, LossAndGradients};
+use crate::norm::NormSpec;
 use crate::ops::KernelOps;
 use crate::profile::{Work, timed};
 use crate::qkv::{Constants, QkvSpec};
@@ -77,7 +78,7 @@ impl KernelOps for Flex {
     }
 
     fn square_sum(x: FloatTensor<Self>) -> FloatTensor<Self> {
-        fast(Work::Optimizer, || rms_norm::square_sum(&x))
+        fast(Work::Optimizer, || norm::square_sum(&x))
             .unwrap_or_else(|| compose::square_sum::<Self>(x))
     }
 
@@ -95,25 +96,31 @@ impl KernelOps for Flex {
             .unwrap_or_else(|| crate::project::backward::<Self>(x, weight, dy))
     }
 
-    fn rms_norm(
+    fn norm(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
-        epsilon: f64,
+        bias: FloatTensor<Self>,
+        biased: bool,
+        spec: NormSpec,
     ) -> FloatTensor<Self> {
-        fast(Work::RmsNorm, || rms_norm::forward(&x, &weight, epsilon))
-            .unwrap_or_else(|| crate::rms_norm::forward::<Self>(x, weight, epsilon))
+        let bias = biased.then_some(bias);
+        fast(Work::Norm, || {
+            norm::forward(&x, &weight, bias.as_ref(), spec)
+        })
+        .unwrap_or_else(|| crate::norm::forward::<Self>(x, weight, bias, spec))
     }
 
-    fn rms_norm_backward(
+    fn norm_backward(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         dy: FloatTensor<Self>,
-        epsilon: f64,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        fast(Work::RmsNorm, || {
-            rms_norm::backward([&x, &weight, &dy], epsilon)
+        biased: bool,
+        spec: NormSpec,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
+        fast(Work::Norm, || {
+            norm::backward([&x, &weight, &dy], biased, spec)
         })
-        .unwrap_or_else(|| crate::rms_norm::backward::<Self>(x, weight, dy, epsilon))
+        .unwrap_or_else(|| crate::norm::backward::<Self>(x, weight, dy, biased, spec))
     }
 
     fn qkv_norm_rope(
@@ -171,12 +178,12 @@ impl KernelOps for Flex {
         qkv: FloatTensor<Self>,
         documents: IntTensor<Self>,
         by_document: bool,
-        lse: FloatTensor<Self>,
+        sums: FloatTensor<Self>,
         dout: FloatTensor<Self>,
         spec: AttentionSpec,
     ) -> FloatTensor<Self> {
         let documents = by_document.then_some(documents);
-        let given = [lse, dout];
+        let given = [sums, dout];
         fast(Work::Attention, || {
             attention::backward(&qkv, documents.as_ref(), &given, spec)
         })

@@ -72,7 +72,7 @@ mod tests {
     /// Two places, of which only the second norms; nothing else takes time but products.
     fn profile() -> Profile {
         let mut places = vec![vec![0.0; Work::ALL.len()]; 2];
-        places[1][Work::RmsNorm as usize] = 1.5;
+        places[1][Work::Norm as usize] = 1.5;
         places[0][Work::Products as usize] = 4.0;
         places[1][Work::Products as usize] = 6.0;
         Profile::new(&places)

@@ -232,7 +232,6 @@ impl StepBench {
             micro_batch: self.micro_batch,
             accumulation: self.batch / self.micro_batch,
             stages: self.stages,
-            document_mask: false,
             devices: 1,
             host: Some(0),
         }

@@ -233,7 +233,7 @@ mod tests {
     /// Milliseconds of the norms in one place, and nothing else.
     fn places(norms: f64) -> Vec<f64> {
         let mut place = vec![0.0; Work::ALL.len()];
-        place[Work::RmsNorm as usize] = norms;
+        place[Work::Norm as usize] = norms;
         place
     }
 

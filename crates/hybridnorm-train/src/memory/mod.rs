@@ -51,8 +51,6 @@ pub struct Workload {
     pub accumulation: usize,
     /// How a pass is divided.
     pub stages: Stages,
-    /// Whether each sequence has a mask of its own.
-    pub document_mask: bool,
     /// Devices that share the memory.
     pub devices: usize,
     /// Where the process lies in the same memory, the bytes of its data.
@@ -118,7 +116,6 @@ impl Workload {
             micro_batch: training.micro_batch,
             accumulation: training.accumulation() / devices.max(1),
             stages: training.stages(),
-            document_mask: config.data.document_mask,
             devices: sharing.max(1),
             host,
         }
@@ -223,7 +220,6 @@ impl Workload {
         let tokens = (self.micro_batch * self.seq) as f64;
         let table = Table {
             decoder: model,
-            seq: self.seq,
             product: match self.stages.precision {
                 Precision::F32 => 1.0,
                 Precision::Bf16 => 0.5,
@@ -237,13 +233,6 @@ impl Workload {
         let first = model.has_embedding_norm().then(|| table.norm());
         let last = model.has_final_norm()?.then(|| table.norm());
         let stream = FLOAT * tokens * model.d_model as f64;
-        let masked = norms.iter().any(|norms| !table.is_attention_fused(norms));
-        let mask = if self.document_mask && masked {
-            tokens * self.seq as f64
-        } else {
-            0.0
-        };
-
         let rows = self.micro_batch * self.seq;
         let rows = logit_rows(self.stages.logit_rows, rows, model.padded_vocab_size);
         let head = self.head(&table.head(), rows, stream);
@@ -254,7 +243,7 @@ impl Workload {
                 .chain(last);
             let all: Vec<Operation> = below.collect();
             let pass = Pass {
-                activations: bytes(kept(&all), tokens) + mask + self.copies(model.n_layers),
+                activations: bytes(kept(&all), tokens) + self.copies(model.n_layers),
                 working: head.max(above(&all, tokens) + 2.0 * stream),
             };
             return Ok((pass, left(&all, tokens)));
@@ -270,7 +259,7 @@ impl Workload {
         let mut most = at_head;
         for (block, inputs) in blocks.iter().zip(2..) {
             let remains = self::left(block, tokens);
-            let kept = bytes(kept(block), tokens) + mask + self.copies(1);
+            let kept = bytes(kept(block), tokens) + self.copies(1);
             let pass = Pass {
                 activations: f64::from(inputs) * stream + kept,
                 working: above(block, tokens) + 2.0 * stream + FRAGMENTED * remains,

@@ -6,12 +6,10 @@
 //! views, so what two operations keep of one tensor is counted once, where it is kept first. `tests/memory.rs` holds the sums against
 //! measured peaks.
 
-use hybridnorm_core::{
-    Activation, DecoderConfig, LayerNorms, NormKind, NormSite, NormSpan, NormStyle,
-};
+use hybridnorm_core::{Activation, DecoderConfig, LayerNorms, NormKind, NormSite, NormSpan};
 use hybridnorm_moe::SparseConfig;
 
-/// Tensors that [`Softcap`](hybridnorm_core::DecoderConfig::attention_softcap) keeps, each as large as its input.
+/// Tensors that a capped head's composition has at once beside the logits, each as large as they are.
 const SOFTCAP: f64 = 8.0;
 
 /// One operation, in floats for each token.
@@ -40,8 +38,6 @@ impl Operation {
 pub(super) struct Table<'a> {
     /// The model.
     pub decoder: &'a DecoderConfig,
-    /// Tokens in a sequence.
-    pub seq: usize,
     /// Floats that one factor of a product takes: 1, or ½ where products are in bf16.
     pub product: f64,
 }
@@ -64,16 +60,10 @@ impl Table<'_> {
         all
     }
 
-    /// A norm over the stream, its scale included.
+    /// A norm over the stream.
     pub fn norm(&self) -> Operation {
         let width = self.decoder.d_model as f64;
-        let style = &self.decoder.norm;
-        if is_fused(style) && style.affine {
-            return Operation::new("norm", width, 2.0 * width);
-        }
-        let scaled = if style.affine { width } else { 0.0 };
-        // The input of RMSNorm, the centred one of LayerNorm; the mean square, its root and that one's inverse.
-        Operation::new("norm", width + scaled + 3.0, 2.0 * width)
+        Operation::new("norm", width, 2.0 * width)
     }
 
     /// The head on one row, and its loss.
@@ -81,11 +71,11 @@ impl Table<'_> {
         let model = self.decoder;
         let vocab = model.padded_vocab_size as f64;
         let biased = !model.tied && model.head_bias.unwrap_or(model.bias);
-        let loss = match model.logit_softcap {
+        let loss = match biased || self.product != 1.0 {
             // The logits, which become their gradient where they are.
-            None if !biased && self.product == 1.0 => Operation::new("loss", vocab, 0.0),
-            cap => {
-                let capped = cap.map_or(0.0, |_| SOFTCAP * vocab);
+            false => Operation::new("loss", vocab, 0.0),
+            true => {
+                let capped = model.logit_softcap.map_or(0.0, |_| SOFTCAP * vocab);
                 Operation::new("loss", capped + vocab, vocab)
             }
         };
@@ -104,80 +94,50 @@ impl Table<'_> {
             (model.n_heads * model.head_dim()) as f64,
             (model.n_kv_heads * model.head_dim()) as f64,
         );
-        let scores = (model.n_heads * self.seq) as f64;
-        all.push(self.linear("query, key and value", model.d_model));
-        if self.is_attention_fused(norms) {
-            let all_heads = query + 2.0 * key;
-            // The projection as it was, and normed and rotated; in the backward pass the gradients of the latter, of the output, and of the
-            // keys and values that each query head saw.
-            all.push(Operation::new("norms and rotation", all_heads, all_heads));
-            let kept = all_heads + model.n_heads as f64;
-            all.push(Operation::new("attention", kept, all_heads + 3.0 * query));
-            if let Some(site) = sites.context {
-                all.push(self.head_norm("context norm", site, model.n_heads, true));
-            }
-            all.push(self.linear("attention output", model.n_heads * model.head_dim()));
-            return;
-        }
-        // All three are views of one tensor, which stays as long as one of them does.
-        let per_head = |site: Option<NormSite>| site.is_some_and(|s| s.span == NormSpan::PerHead);
-        let read = model.norm.kind == NormKind::Rms
-            && [sites.query, sites.key, sites.value]
-                .into_iter()
-                .any(per_head);
-        let bare_value = sites.value.is_none() && self.product == 1.0;
-        if read || bare_value {
-            all.push(Operation::new("projection", query + 2.0 * key, 0.0));
-        }
-        for (name, site, heads) in [
+        let heads = [
             ("query norm", sites.query, model.n_heads),
             ("key norm", sites.key, model.n_kv_heads),
             ("value norm", sites.value, model.n_kv_heads),
-        ] {
-            all.extend(site.map(|site| self.head_norm(name, site, heads, false)));
+        ];
+        all.push(self.linear("query, key and value", model.d_model));
+        let all_heads = query + 2.0 * key;
+        // Norms that are operations of their own: over the full width they keep a copy, over heads a view of the projection. What they give
+        // is joined then.
+        let own = heads.map(|(name, site, heads)| {
+            let site = site.filter(|_| !self.norms_are_within_rotation())?;
+            Some((name, site, heads))
+        });
+        let per_head = |site: NormSite| site.span == NormSpan::PerHead;
+        if own.iter().flatten().any(|(_, site, _)| per_head(*site)) {
+            all.push(Operation::new("projection", all_heads, 0.0));
         }
-        // Rotations keep nothing that grows with the batch. The products keep the rotated queries and keys, and the values.
-        let value = if bare_value { 0.0 } else { key };
-        let factors = self.product * (query + key + value);
-        let capped = model.attention_softcap.map_or(0.0, |_| SOFTCAP * scores);
-        all.push(Operation::new("scores", factors + capped, 0.0));
-        // The shifted scores, their exponentials, and the weights as a factor of the product with the values.
-        let softmax = (2.0 + self.product) * scores;
-        all.push(Operation::new("softmax", softmax, scores));
-        all.extend(
-            sites
-                .context
-                .map(|site| self.head_norm("context norm", site, model.n_heads, true)),
-        );
+        for (name, site, heads) in own.into_iter().flatten() {
+            all.push(self.head_norm(name, heads, !per_head(site)));
+        }
+        if model.clip_normed {
+            all.push(Operation::new("clipping", all_heads, 0.0));
+        }
+        // The projection, and normed and rotated; in the backward pass the gradients of the latter, of the output, and of the keys and values
+        // that each query head saw.
+        all.push(Operation::new("norms and rotation", all_heads, all_heads));
+        let kept = all_heads + 2.0 * model.n_heads as f64;
+        all.push(Operation::new("attention", kept, all_heads + 3.0 * query));
+        if sites.context.is_some() {
+            all.push(self.head_norm("context norm", model.n_heads, true));
+        }
         all.push(self.linear("attention output", model.n_heads * model.head_dim()));
     }
 
-    /// Whether attention is the two operations of `hybridnorm-kernels`: see `attention/fused.rs` of `hybridnorm-core`.
-    pub fn is_attention_fused(&self, norms: &LayerNorms) -> bool {
-        let model = self.decoder;
-        let sites = [norms.qkv.query, norms.qkv.key, norms.qkv.value];
-        let mut sites = sites.into_iter().flatten();
-        let whole = model.attention_softcap.is_none() && !model.clip_normed;
-        whole && sites.all(|site| is_fused(&model.norm) && site.span == NormSpan::PerHead)
+    /// Whether the norms are part of the operation that rotates: see `attention/fused.rs` of `hybridnorm-core`.
+    fn norms_are_within_rotation(&self) -> bool {
+        let style = &self.decoder.norm;
+        style.kind == NormKind::Rms && !style.bias && !self.decoder.clip_normed
     }
 
     /// A norm inside attention; `owns` where its input is kept by nothing else.
-    fn head_norm(&self, name: &'static str, site: NormSite, heads: usize, owns: bool) -> Operation {
+    fn head_norm(&self, name: &'static str, heads: usize, owns: bool) -> Operation {
         let width = (heads * self.decoder.head_dim()) as f64;
-        let groups = match site.span {
-            NormSpan::PerHead => heads,
-            NormSpan::FullWidth => 1,
-        };
-        // The input over the full width is a copy.
-        let own =
-            owns || site.span == NormSpan::FullWidth || self.decoder.norm.kind == NormKind::Layer;
-        let scaled = site.affine && self.decoder.norm.attention_affine;
-        if is_fused(&self.decoder.norm) && scaled {
-            let kept = if own { width } else { 0.0 };
-            return Operation::new(name, kept, 2.0 * width);
-        }
-        let tensors = f64::from(u8::from(own) + u8::from(scaled));
-        Operation::new(name, tensors * width + 3.0 * groups as f64, 2.0 * width)
+        Operation::new(name, if owns { width } else { 0.0 }, 2.0 * width)
     }
 
     fn dense(&self, d_ff: usize, activation: Activation, all: &mut Vec<Operation>) {
@@ -225,9 +185,4 @@ impl Table<'_> {
             self.dense(d_ff, sparse.activation, all);
         }
     }
-}
-
-/// Whether `hybridnorm-kernels` norms by one operation, where there is a scale.
-fn is_fused(style: &NormStyle) -> bool {
-    style.kind == NormKind::Rms && !style.bias
 }

@@ -18,7 +18,6 @@ fn workload() -> Workload {
         micro_batch: 8,
         accumulation: 1,
         stages: Stages::default(),
-        document_mask: false,
         devices: 1,
         host: Some(0),
     }
@@ -51,7 +50,7 @@ fn weights_gradients_and_moments_follow_the_parameters() {
     assert_eq!(moments, 4 * (parameters + outside));
 }
 
-/// HybridNorm by hand: attention keeps its input, the projections, what the norms and the rotation made of them, a log-sum-exp for each
+/// HybridNorm by hand: attention keeps its input, the projections, what the norms and the rotation made of them, the largest score and its share for each
 /// head and the context; the feed-forward layer the input of its norm and that norm, and three times its width.
 #[test]
 fn a_block_keeps_what_its_operations_say() {
@@ -59,12 +58,11 @@ fn a_block_keeps_what_its_operations_say() {
     decoder.placement = "hybrid".parse().unwrap();
     let table = Table {
         decoder: &decoder,
-        seq: 256,
         product: 1.0,
     };
     let norms = decoder.placement.layer(1, 4).unwrap();
     let (d, f, heads) = (256.0, 1024.0, 8.0);
-    let attention = (1.0 + 3.0 + 3.0 + 1.0) * d + heads;
+    let attention = (1.0 + 3.0 + 3.0 + 1.0) * d + 2.0 * heads;
     let feed_forward = 2.0 * d + 3.0 * f;
     assert_eq!(kept(&table.block(&norms, None)), attention + feed_forward);
 }

@@ -1,4 +1,4 @@
-//! RMSNorm, a row at a time.
+//! RMSNorm and LayerNorm, a row at a time.
 
 use std::mem::MaybeUninit;
 
@@ -7,11 +7,33 @@ use burn::tensor::DType;
 use rayon::prelude::*;
 
 use super::simd::{dot, sum_of, vectorized};
+use crate::norm::NormSpec;
 
 /// Elements that one thread takes at a time.
 const BLOCK: usize = 1 << 14;
 /// Most parts that the gradient of a scale is summed in: their number, and so the rounding, does not depend on the threads.
 const PARTS: usize = 64;
+
+/// The mean of a row: of what the first, rounded one leaves it takes the mean once more.
+#[inline(always)]
+fn mean(x: &[f32]) -> f32 {
+    let n = x.len() as f32;
+    let mean = sum_of(x, x, |x, _| x) / n;
+    mean + sum_of(x, x, |x, _| x - mean) / n
+}
+
+/// The row itself where its mean stays, elsewhere what is left without it, in `left`.
+#[inline(always)]
+fn centred<'a>(x: &'a [f32], left: &'a mut [f32], spec: NormSpec) -> &'a [f32] {
+    if !spec.centred {
+        return x;
+    }
+    let mean = mean(x);
+    for (left, x) in left.iter_mut().zip(x) {
+        *left = x - mean;
+    }
+    left
+}
 
 /// 1/rms of a row.
 #[inline(always)]
@@ -45,58 +67,85 @@ pub(super) fn square_sum(x: &FlexTensor) -> Option<FlexTensor> {
 }
 
 /// `None` where a tensor is not f32.
-pub(super) fn forward(x: &FlexTensor, weight: &FlexTensor, epsilon: f64) -> Option<FlexTensor> {
+pub(super) fn forward(
+    x: &FlexTensor,
+    weight: &FlexTensor,
+    bias: Option<&FlexTensor>,
+    spec: NormSpec,
+) -> Option<FlexTensor> {
     let (x, weight) = (x.to_contiguous(), weight.to_contiguous());
+    let bias = bias.map(FlexTensor::to_contiguous);
     let (values, weight) = (x.as_slice::<f32>()?, weight.as_slice::<f32>()?);
-    let (width, epsilon) = (weight.len(), epsilon as f32);
-    let block = (BLOCK / width).max(1) * width;
+    let bias = match &bias {
+        Some(bias) => Some(bias.as_slice::<f32>()?),
+        None => None,
+    };
+    let (width, epsilon) = (weight.len(), spec.epsilon as f32);
+    let block = (BLOCK / width.max(1)).max(1) * width;
     let fill = |out: &mut [MaybeUninit<f32>]| {
         let blocks = out.par_chunks_mut(block).zip(values.par_chunks(block));
         blocks.for_each(|(out, x)| {
+            let mut left = vec![0f32; if spec.centred { width } else { 0 }];
             vectorized(
                 #[inline(always)]
                 || {
                     for (out, x) in out.chunks_mut(width).zip(x.chunks(width)) {
+                        let x = centred(x, &mut left, spec);
                         let inverse = inverse_rms(x, epsilon);
-                        for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
-                            out.write(x * inverse * weight);
+                        let scaled = x.iter().zip(weight).map(|(x, weight)| x * inverse * weight);
+                        match bias {
+                            Some(bias) => {
+                                for ((out, y), bias) in out.iter_mut().zip(scaled).zip(bias) {
+                                    out.write(y + bias);
+                                }
+                            }
+                            None => {
+                                for (out, y) in out.iter_mut().zip(scaled) {
+                                    out.write(y);
+                                }
+                            }
                         }
                     }
                 },
             );
         });
     };
-    if width == 0 || !values.len().is_multiple_of(width) {
+    let fits = bias.is_none_or(|bias| bias.len() == width);
+    if width == 0 || !values.len().is_multiple_of(width) || !fits {
         return None;
     }
-    // SAFETY: the blocks of whole rows cover everything, and each row is as long as the scale.
+    // SAFETY: the blocks of whole rows cover everything, and each row is as long as the scale and the shift.
     let out = unsafe { super::filled(values.len(), fill) };
     Some(super::like(out, &x))
 }
 
-/// The gradients of `x` and `weight`.
+/// The gradients of `x`, the scale and the shift; the last is zero where there is no shift.
 pub(super) fn backward(
     [x, weight, dy]: [&FlexTensor; 3],
-    epsilon: f64,
-) -> Option<(FlexTensor, FlexTensor)> {
+    biased: bool,
+    spec: NormSpec,
+) -> Option<(FlexTensor, FlexTensor, FlexTensor)> {
     let [x, weight_tensor, dy] = [x, weight, dy].map(FlexTensor::to_contiguous);
     let (values, dy) = (x.as_slice::<f32>()?, dy.as_slice::<f32>()?);
     let weight = weight_tensor.as_slice::<f32>()?;
-    let (width, epsilon) = (weight.len(), epsilon as f32);
+    let (width, epsilon) = (weight.len(), spec.epsilon as f32);
     let rows = values.len() / width.max(1);
-    let block = rows.div_ceil(PARTS).max(1) * width;
+    let block = rows.div_ceil(PARTS).max(1) * width.max(1);
     let mut dx = vec![0f32; values.len()];
-    let dweights: Vec<Vec<f32>> = dx
+    let gradients: Vec<Vec<f32>> = dx
         .par_chunks_mut(block)
         .zip(values.par_chunks(block))
         .zip(dy.par_chunks(block))
         .map(|((dx, x), dy)| {
-            let (mut dweight, mut g) = (vec![0f32; width], vec![0f32; width]);
+            let mut gradients = vec![0f32; 2 * width];
+            let (dweight, dbias) = gradients.split_at_mut(width);
+            let [mut g, mut left, mut left_of_g] = [(); 3].map(|()| vec![0f32; width]);
             vectorized(
                 #[inline(always)]
                 || {
                     let rows = x.chunks_exact(width).zip(dy.chunks_exact(width));
                     for (dx, (x, dy)) in dx.chunks_exact_mut(width).zip(rows) {
+                        let x = centred(x, &mut left, spec);
                         let inverse = inverse_rms(x, epsilon);
                         let given = dy.iter().zip(x).zip(weight);
                         let sums = dweight.iter_mut().zip(g.iter_mut());
@@ -104,15 +153,23 @@ pub(super) fn backward(
                             *g = dy * weight;
                             *dweight += dy * (x * inverse);
                         }
-                        row_gradient(dx, x, &g, inverse);
+                        if biased {
+                            for (dbias, dy) in dbias.iter_mut().zip(dy) {
+                                *dbias += dy;
+                            }
+                        }
+                        let g = centred(&g, &mut left_of_g, spec);
+                        row_gradient(dx, x, g, inverse);
                     }
                 },
             );
-            dweight
+            gradients
         })
         .collect();
-    let dweight = super::new(sum(dweights, width), [width], DType::F32);
-    Some((super::like(dx, &x), dweight))
+    let gradients = sum(gradients, 2 * width);
+    let [dweight, dbias] =
+        [0, width].map(|at| super::new(gradients[at..][..width].to_vec(), [width], DType::F32));
+    Some((super::like(dx, &x), dweight, dbias))
 }
 
 /// The sum of lists of length `n`, in their order.
