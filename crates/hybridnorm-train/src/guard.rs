@@ -182,7 +182,7 @@ impl GuardState {
     }
 }
 
-/// Numbers as text, which JSON readers give back to the last bit.
+/// Numbers as text, which comes back to the last bit; as JSON's own numbers they would not: see [`json`](crate::json).
 mod exact {
     use std::collections::VecDeque;
 
@@ -210,6 +210,7 @@ mod exact {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::json::MISREAD;
 
     fn after(config: &GuardConfig, losses: &[f64]) -> GuardState {
         let mut state = GuardState::default();
@@ -288,15 +289,16 @@ mod tests {
     #[test]
     fn the_state_comes_back_to_the_last_bit() {
         let config = GuardConfig::default();
-        let mut state = after(
-            &config,
-            &[
-                0.1 + 0.2,
-                f64::MIN_POSITIVE,
-                1.0 / 3.0,
-                123_456_789.123_456_78,
-            ],
-        );
+        let plain = [
+            0.1 + 0.2,
+            f64::MIN_POSITIVE,
+            1.0 / 3.0,
+            123_456_789.123_456_78,
+        ];
+        let mut state = after(&config, &[&plain[..], &MISREAD].concat());
+        for norm in MISREAD {
+            state.accept(&config, 1.0, norm);
+        }
         state.refuse(7);
         let text = serde_json::to_string(&state).unwrap();
         assert_eq!(serde_json::from_str::<GuardState>(&text).unwrap(), state);

@@ -17,6 +17,7 @@ pub mod export;
 pub mod guard;
 pub mod hub;
 pub mod import;
+mod json;
 pub mod lab;
 pub mod memory;
 pub mod mfu;

@@ -16,6 +16,7 @@ use super::metrics::{Evaluation, StepRecord};
 use super::tasks::TaskRecord;
 use super::tensorboard::EventFile;
 use crate::guard::Action;
+use crate::json::as_read;
 
 /// One line of `metrics.jsonl`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -203,7 +204,7 @@ impl MetricsLog {
         line.push(b'\n');
         let written = self.file.write_all(&line);
         written.map_err(TrainError::io("write", &self.path))?;
-        self.said.take(record);
+        self.said.take(&as_read(record.clone(), &line));
         self.copy(|events| events.write(record))
     }
 
@@ -267,5 +268,34 @@ fn valid_prefix(file: &File, step: u64) -> std::io::Result<(u64, Said)> {
             _ => return Ok((keep, said)),
         }
         keep += bytes as u64;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::json::MISREAD;
+
+    /// Which checkpoint is the best one does not depend on whether the run was cut off.
+    #[test]
+    fn evaluations_are_those_that_a_resumed_run_reads() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("metrics.jsonl");
+        let mut log = MetricsLog::open(&path, 0).unwrap();
+        for (step, bits_per_byte) in (1..).zip(MISREAD) {
+            let evaluation = Evaluation {
+                nats_per_token: 1.0,
+                bits_per_byte,
+            };
+            let record = Record::Evaluation {
+                step,
+                tokens: 8 * step,
+                evaluation,
+            };
+            log.write(&record).unwrap();
+        }
+        let resumed = MetricsLog::open(&path, 9).unwrap();
+        assert_eq!(log.evaluations().len(), MISREAD.len());
+        assert_eq!(log.evaluations(), resumed.evaluations());
     }
 }

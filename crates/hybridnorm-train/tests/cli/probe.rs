@@ -163,6 +163,20 @@ fn a_killed_probe_goes_on_where_it_was() {
     println!("{kept} of {} lines were kept", whole.len());
 }
 
+/// JSON's reader is off by a bit in this learning rate: it is the same all the same.
+#[test]
+fn a_setting_of_many_digits_is_known_again() {
+    let place = Place::new();
+    let probe = format!("{TINY} --measure coupling --lr 0.00022049313921881914 --out probe");
+    place.succeed(&probe);
+    let whole = lines(&place, "probe");
+    place.succeed(&probe);
+    assert_eq!(lines(&place, "probe"), whole);
+    let other = probe.replace("914 ", "915 ");
+    let message = place.refuse(&other);
+    assert!(message.contains("schedule.lr"), "{message}");
+}
+
 /// Whatever is no measurement is named, and nothing of the file is lost.
 #[test]
 fn a_damaged_file_is_refused_and_left_as_it_is() {

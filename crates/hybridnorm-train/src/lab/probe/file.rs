@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::record::{Line, Setting};
 use crate::engine::{Difference, differing_fields};
 use crate::error::Error;
+use crate::json::as_read;
 
 /// Its name, in the probe's directory.
 pub const PROBE: &str = "probe.jsonl";
@@ -87,7 +88,7 @@ impl ProbeFile {
         let written = self.file.write_all(&text);
         let written = written.and_then(|()| self.file.sync_data());
         written.map_err(Error::io("write", &self.path))?;
-        self.lines.push(line);
+        self.lines.push(as_read(line, &text));
         Ok(())
     }
 
@@ -142,7 +143,10 @@ fn same_setting(path: &Path, setting: &Setting, lines: &[Line]) -> Result<(), Er
         let (now, then) = (setting.steps.to_string(), stored.steps.to_string());
         return refuse("--steps", &now, &then);
     }
-    let differing = differing_fields(&stored.config, &setting.config)?;
+    let text = serde_json::to_vec(&setting.config)
+        .map_err(|error| Error::io("read", path)(error.into()))?;
+    let config = as_read(setting.config.clone(), &text);
+    let differing = differing_fields(&stored.config, &config)?;
     if let Some(Difference { field, left, right }) = differing.first() {
         return refuse(field, right, left);
     }
