@@ -1,4 +1,4 @@
-//! Paths in commands that the program tells its user to give.
+//! Paths in commands and lines of Python that the program tells its user to give.
 
 use std::path::Path;
 
@@ -10,9 +10,20 @@ pub(crate) fn word(path: &Path) -> String {
     quoted.unwrap_or_else(|_| text.to_string())
 }
 
+/// `path` as a string of Python, quotes included. A string of JSON is one.
+pub(crate) fn python(path: &Path) -> String {
+    serde_json::Value::from(path.to_string_lossy()).to_string()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_string_of_python_says_the_path() {
+        assert_eq!(python(Path::new("a b/naïve")), r#""a b/naïve""#);
+        assert_eq!(python(Path::new(r#"c:\x"y"#)), r#""c:\\x\"y""#);
+    }
 
     #[test]
     fn a_word_is_read_back_as_the_path() {

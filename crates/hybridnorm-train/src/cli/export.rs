@@ -11,6 +11,7 @@ use crate::device::DeviceSpec;
 use crate::error::Error;
 use crate::export::{Request, export};
 use crate::memory::in_words;
+use crate::shell::python;
 use crate::sizes::thousands;
 
 /// The flags of `export`.
@@ -96,7 +97,7 @@ pub(super) fn run(flags: &ExportFlags, out: &mut impl Write) -> Result<(), Error
          weights   {} tensors, {}, in {files}\n\
          parity    read back, {} logits differ by {:e} at most; the largest is {:.3}\n\
          output    {folder}\n\n\
-         AutoModelForCausalLM.from_pretrained(\"{folder}\"{trust})",
+         AutoModelForCausalLM.from_pretrained({}{trust})",
         architecture.model_type,
         architecture.class,
         architecture.summary,
@@ -105,6 +106,7 @@ pub(super) fn run(flags: &ExportFlags, out: &mut impl Write) -> Result<(), Error
         thousands(report.parity.logits as u64),
         report.parity.difference,
         report.parity.largest,
+        python(&flags.out),
     )
     .map_err(Error::Output)
 }

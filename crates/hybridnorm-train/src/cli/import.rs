@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::hub;
 use crate::import::import;
 use crate::memory::in_words;
+use crate::shell::word;
 
 /// The flags of `import`.
 #[derive(Debug, Clone, Args)]
@@ -60,7 +61,7 @@ pub(super) fn run(flags: &ImportFlags, out: &mut impl Write) -> Result<(), Error
         )
         .map_err(Error::Output)?;
     }
-    let run = run.display();
+    let run = word(run);
     writeln!(
         out,
         "output    {}\n\nhybridnorm-train generate --model {run} --prompt TEXT\n\

@@ -1,7 +1,7 @@
 //! `prepare`: text into token shards.
 
 use std::io::{self, IsTerminal, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Args;
@@ -13,6 +13,7 @@ use crate::data::{
     Tokenizer, VALIDATION_FRACTION,
 };
 use crate::error::Error;
+use crate::shell::word;
 use crate::sizes::thousands;
 
 /// The flags of `prepare`.
@@ -63,7 +64,7 @@ pub(super) fn run(flags: &PrepareFlags, out: &mut impl Write) -> Result<(), Erro
     let mut display = Display::new();
     let index = preparation.run(&mut |progress| display.show(progress))?;
     let speed = display.finish();
-    write!(out, "{}", Summary(&index, &flags.out.display().to_string())).map_err(Error::Output)?;
+    write!(out, "{}", Summary(&index, &flags.out)).map_err(Error::Output)?;
     match speed {
         Some(speed) => writeln!(out, "{} tokens/s", thousands(speed as u64)),
         None => writeln!(out, "it was prepared before: nothing was written"),
@@ -124,7 +125,7 @@ impl Display {
     }
 }
 
-struct Summary<'a>(&'a Index, &'a str);
+struct Summary<'a>(&'a Index, &'a Path);
 
 impl core::fmt::Display for Summary<'_> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
@@ -147,6 +148,7 @@ impl core::fmt::Display for Summary<'_> {
         if index.blank > 0 {
             writeln!(f, "left out   {} blank documents", thousands(index.blank))?;
         }
-        writeln!(f, "in {dir}: hybridnorm-train --data {dir}")
+        let shown = dir.display();
+        writeln!(f, "in {shown}: hybridnorm-train --data {}", word(dir))
     }
 }

@@ -8,6 +8,7 @@ use hybridnorm_interop::export::{Export, WeightType, Written};
 
 use super::Parity;
 use super::figures::Figures;
+use crate::shell::{python, word};
 use crate::sizes::{Experts, Parameters, thousands};
 use crate::stored::Stored;
 
@@ -211,7 +212,8 @@ impl Card<'_> {
     }
 
     fn use_of_it(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = self.name.to_string_lossy();
+        let name = Path::new(self.name);
+        let (string, word) = (python(name), word(name));
         let trust = if self.export.needs_code() {
             ", trust_remote_code=True"
         } else {
@@ -220,11 +222,11 @@ impl Card<'_> {
         writeln!(
             f,
             "## Use\n\n```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n\
-             tokenizer = AutoTokenizer.from_pretrained(\"{name}\"{trust})\n\
-             model = AutoModelForCausalLM.from_pretrained(\"{name}\"{trust})\n\
+             tokenizer = AutoTokenizer.from_pretrained({string}{trust})\n\
+             model = AutoModelForCausalLM.from_pretrained({string}{trust})\n\
              inputs = tokenizer(\"Once\", return_tensors=\"pt\")\n\
              print(tokenizer.decode(model.generate(**inputs, max_new_tokens=50)[0]))\n```\n\n\
-             or `hybridnorm-train generate --model {name} --prompt Once`.\n"
+             or `hybridnorm-train generate --model {word} --prompt Once`.\n"
         )?;
         if self.export.needs_code() {
             writeln!(

@@ -154,6 +154,28 @@ fn an_imported_run_writes_and_scores_as_its_folder(#[case] device: &str) {
     assert!(refusal.contains("generation_config.json"), "{refusal}");
 }
 
+/// The commands that it ends with are read by a shell as they are meant.
+#[test]
+fn what_to_do_next_can_be_pasted() {
+    let place = Place::new();
+    let mut import = place.command(&format!("import {TINY_MIXTRAL} --device flex --out"));
+    let output = import.arg("my run").output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let said = String::from_utf8(output.stdout).unwrap();
+    let lines = said.lines().filter(|line| line.starts_with("hybridnorm"));
+    let words: Vec<Vec<String>> = lines.map(|line| shlex::split(line).unwrap()).collect();
+    let program = "hybridnorm-train";
+    assert_eq!(
+        words,
+        [
+            vec![program, "generate", "--model", "my run", "--prompt", "TEXT"],
+            vec![
+                program, "train", "--resume", "--out", "my run", "--data", "FILE", "--steps", "N"
+            ],
+        ]
+    );
+}
+
 #[test]
 fn what_cannot_be_imported_is_refused_and_leaves_nothing() {
     let place = Place::new();

@@ -53,6 +53,19 @@ fn a_prepared_folder_trains_as_its_text_does() {
     );
 }
 
+/// The command that it ends with is read by a shell as it is meant.
+#[test]
+fn what_to_do_next_can_be_pasted() {
+    let place = with_lines();
+    let mut prepare = place.command("prepare lines.jsonl --out");
+    let output = prepare.arg("my shards").output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let said = String::from_utf8(output.stdout).unwrap();
+    let (_, command) = said.split_once("in my shards: ").unwrap();
+    let words = shlex::split(command.lines().next().unwrap()).unwrap();
+    assert_eq!(words, ["hybridnorm-train", "--data", "my shards"]);
+}
+
 #[test]
 fn a_tokenizer_of_ones_own_goes_from_text_to_samples() {
     let place = with_lines();
