@@ -8,29 +8,35 @@ let opened = null; // what the open model says of itself
 let shown = false; // whether a text is there, to be written anew when the model changes
 
 // The worker: a question has one answer, and perhaps pieces of text before it.
+// One that has died takes its model along; the next question starts another.
 let worker = null;
-let waiting = new Map();
+const waiting = new Map();
 let last = 0;
 
 function start() {
   worker = new Worker("worker.js", { type: "module" });
-  waiting = new Map();
   worker.onmessage = ({ data }) => {
     const of = waiting.get(data.id);
     if (!of) return;
     if (data.text !== undefined) return of.piece(data.text);
     waiting.delete(data.id);
-    if (data.dead) { worker.terminate(); opened = null; start(); }
     if (data.failed !== undefined) of.no(new Error(data.failed));
     else of.yes(data.answer);
+    if (data.dead) bury(data.failed);
   };
-  worker.onerror = (event) => {
-    for (const of of waiting.values()) of.no(new Error(event.message || "worker.js could not be started"));
-    waiting.clear();
-  };
+  worker.onerror = (event) => bury(event.message || "worker.js could not be started");
+}
+
+function bury(reason) {
+  worker.terminate();
+  worker = null;
+  opened = null;
+  for (const of of waiting.values()) of.no(new Error(reason));
+  waiting.clear();
 }
 
 function ask(chore, data = {}, piece = () => {}) {
+  if (!worker) start();
   const id = ++last;
   return new Promise((yes, no) => {
     waiting.set(id, { yes, no, piece });
@@ -45,15 +51,17 @@ function state(name, words) {
   $("stop").disabled = name !== "writing";
 }
 
-function fail(error) {
+// What went wrong, and what is done when the visitor asks for it again.
+function fail(error, again) {
   state("failed", "");
   if (opened) $("go").disabled = false;
-  $("error").textContent = error.message;
+  $("reason").textContent = error.message;
+  $("again").onclick = again;
   $("error").hidden = false;
 }
 
-async function open(what) {
-  source = what;
+async function open(model) {
+  const what = source = { ...model }; // another one each time, so that of two the later counts
   $("error").hidden = true;
   state("loading", `loading ${what.name}`);
   try {
@@ -65,7 +73,7 @@ async function open(what) {
     state("ready", `${facts.layers} layers, ${count(facts.parameters)} parameters, ${chosen("device").value.toUpperCase()}`);
     if (shown) await write();
   } catch (error) {
-    if (source === what) fail(error);
+    if (source === what) fail(error, () => open(model));
   }
 }
 
@@ -115,7 +123,7 @@ async function write() {
     const rate = figures.decode_seconds > 0 ? `, ${(figures.decoded / figures.decode_seconds).toFixed(0)} tokens/s` : "";
     state("written", `${figures.tokens} tokens${rate}${why}`);
   } catch (error) {
-    if (source === of) fail(error);
+    if (source === of) fail(error, opened ? write : () => open(of));
   }
 }
 
@@ -128,12 +136,14 @@ function choice(model, first) {
   const label = document.createElement("label");
   const input = Object.assign(document.createElement("input"), { type: "radio", name: "model", value: model.name, checked: first });
   input.onchange = () => switchTo(model);
+  // A choice that stands already changes nothing: where it failed, it is tried again.
+  input.onclick = () => { if (!opened && document.body.dataset.state === "failed" && source?.address === model.address) switchTo(model); };
   label.append(input, ` ${model.name}`);
   return label;
 }
 
 function switchTo(model) {
-  worker.postMessage({ chore: "stop" });
+  worker?.postMessage({ chore: "stop" });
   return open(model);
 }
 
@@ -144,7 +154,8 @@ function own(model) {
 }
 
 $("settings").onsubmit = (event) => { event.preventDefault(); write(); };
-$("stop").onclick = () => worker.postMessage({ chore: "stop" });
+$("stop").onclick = () => worker?.postMessage({ chore: "stop" });
+$("folder").onclick = () => { $("folder").value = ""; }; // or the same folder, mended, would be no change
 $("folder").onchange = () => {
   const files = [...$("folder").files];
   if (files.length) own({ name: files[0].webkitRelativePath?.split("/")[0] || "your files", files });
@@ -152,20 +163,27 @@ $("folder").onchange = () => {
 $("from-address").onsubmit = (event) => {
   event.preventDefault();
   const address = $("address").value.trim();
-  if (address) own({ name: address, address: new URL(address, location.href).href });
+  if (!address) return;
+  if (!URL.canParse(address, location.href)) return fail(new Error(`${address} is no address`), () => $("from-address").requestSubmit());
+  own({ name: address, address: new URL(address, location.href).href });
 };
 for (const input of document.querySelectorAll("input[name=device]")) input.onchange = () => source && switchTo({ ...source });
 
-start();
-try {
-  const found = await fetch("models/index.json");
-  if (!found.ok) throw new Error(`models/index.json: the server says ${found.status} ${found.statusText}`);
-  models = (await found.json()).map((model) => ({ ...model, address: new URL(model.address, location.href).href }));
+async function begin() {
+  const index = "models/index.json";
+  try {
+    const found = await fetch(index).catch((error) => { throw new Error(`${index}: ${error.message}`); });
+    if (!found.ok) throw new Error(`${index}: the server says ${found.status} ${found.statusText}`);
+    models = (await found.json()).map((model) => ({ ...model, address: new URL(model.address, location.href).href }));
+    if (!models.length) throw new Error(`${index} names no model`);
+  } catch (error) {
+    return fail(error, begin);
+  }
   $("placements").append(...models.map((model, i) => choice(model, i === 0)));
   await open(models[0]);
-} catch (error) {
-  fail(error);
 }
+
+await begin();
 try {
   const { reason } = await ask("gpu");
   $("gpu-reason").textContent = reason ? `(WebGPU: ${reason})` : "(WebGPU)";

@@ -4,7 +4,7 @@ import init, { Files, Model, last_panic } from "./hybridnorm_web.js";
 const INDEX = "model.safetensors.index.json";
 const BREATH = 30; // milliseconds between looks at what the page has to say
 
-const started = init();
+let started = null;
 let model = null;
 let stopped = false;
 let queue = Promise.resolve();
@@ -16,13 +16,21 @@ self.onmessage = ({ data }) => {
 
 async function run(data) {
   try {
-    await started;
     self.postMessage({ id: data.id, answer: await chores[data.chore](data) });
   } catch (error) {
     const dead = error instanceof WebAssembly.RuntimeError;
     const message = dead ? `the model's code gave up: ${last_panic() || error.message}` : error?.message ?? String(error);
     self.postMessage({ id: data.id, failed: message, dead });
   }
+}
+
+// The library, fetched once; a fetch that failed is not kept.
+function library() {
+  started ??= init().catch((error) => {
+    started = null;
+    throw new Error(`hybridnorm_web_bg.wasm: ${error.message}`);
+  });
+  return started;
 }
 
 const chores = {
@@ -36,6 +44,7 @@ const chores = {
 
   // `address` of a folder with the `names` of its files where they are known, or `files` themselves.
   async open({ address, names, files, device }) {
+    await library();
     const held = new Files();
     if (files) for (const file of files) held.add(file.name, new Uint8Array(await file.arrayBuffer()));
     else await fetched(held, address.replace(/\/$/, ""), names);

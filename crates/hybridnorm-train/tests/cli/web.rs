@@ -2,14 +2,13 @@
 //!
 //! `cargo xtask web` builds the page; where it did not, or could not, these tests say so.
 
+mod server;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,6 +17,7 @@ use serde_json::{Value, json};
 
 use crate::browser::{Browser, OWN, complaints};
 use crate::place::Place;
+use server::serve;
 
 /// Where the built page lies.
 const PAGE: &str = "HYBRIDNORM_WEB_PAGE";
@@ -49,6 +49,10 @@ struct Seen {
     own: String,
     stopped: String,
     error: String,
+    first: Option<String>,
+    broken: Option<String>,
+    mended: String,
+    address: Option<String>,
 }
 
 /// A visit of the page, and what Chromium has to say about it.
@@ -76,9 +80,10 @@ fn the_page_writes_what_generate_writes() {
     };
     let visit = visit(&browser, &page, false, &["--disable-gpu"]);
     let seen = visit.seen;
-    // What Chromium says of itself when a page asks for an adapter and there is none.
+    // What Chromium says of itself when a page asks for an adapter and there is none, and of the two answers that failed on purpose.
     let mut complaints = visit.complaints;
-    complaints.retain(|line| !line.contains("No available adapters."));
+    let expected = ["No available adapters.", "a status of 503"];
+    complaints.retain(|line| !expected.iter().any(|words| line.contains(words)));
     assert_eq!(complaints, [""; 0]);
     let strangers: Vec<&String> = visit
         .asked
@@ -125,6 +130,12 @@ fn the_page_writes_what_generate_writes() {
     has(&seen.field, &["norm_dropout"]);
     has(&seen.shape, &["shape", "the model needs"]);
     assert!(seen.stopped.contains("stopped"), "{}", seen.stopped);
+
+    // What did not come is named, and comes when it is asked for again.
+    has(&seen.first, &["hybridnorm_web_bg.wasm"]);
+    has(&seen.broken, &["model.safetensors", "503"]);
+    assert_eq!(seen.mended, native(&page, &models[1], 0.0));
+    has(&seen.address, &["http://[", "no address"]);
 
     // Without an adapter the page says why there is no GPU.
     assert!(!seen.gpu);
@@ -225,90 +236,4 @@ fn text_of(mut file: fs::File) -> String {
     file.rewind().unwrap();
     file.read_to_end(&mut bytes).unwrap();
     String::from_utf8_lossy(&bytes).into_owned()
-}
-
-/// Serves the page, and the visitor's own. Gives its address, and what the visitor will tell.
-fn serve(page: PathBuf, wishes: Value) -> (String, Receiver<Vec<u8>>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = format!("http://{}", listener.local_addr().unwrap());
-    let (tell, result) = channel();
-    let held = Arc::new(Mutex::new(Vec::new()));
-    thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            let (page, wishes, tell, held) =
-                (page.clone(), wishes.clone(), tell.clone(), held.clone());
-            thread::spawn(move || answer(stream, &page, &wishes, &tell, &held));
-        }
-    });
-    (address, result)
-}
-
-/// Answers one request. `/hold` waits until there is a result.
-fn answer(
-    stream: TcpStream,
-    page: &Path,
-    wishes: &Value,
-    tell: &Sender<Vec<u8>>,
-    held: &Mutex<Vec<TcpStream>>,
-) -> Option<()> {
-    let mut reader = BufReader::new(stream.try_clone().ok()?);
-    let mut line = String::new();
-    reader.read_line(&mut line).ok()?;
-    let path = line.split(' ').nth(1)?.to_string();
-    let mut length = 0;
-    loop {
-        let mut header = String::new();
-        reader.read_line(&mut header).ok()?;
-        if header.trim().is_empty() {
-            break;
-        }
-        if let Some(value) = header.to_lowercase().strip_prefix("content-length:") {
-            length = value.trim().parse().ok()?;
-        }
-    }
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body).ok()?;
-    match path.as_str() {
-        "/hold" => held.lock().unwrap().push(stream),
-        "/result" => {
-            tell.send(body).ok()?;
-            reply(&stream, "text/plain", b"")?;
-            for held in held.lock().unwrap().drain(..) {
-                // A picture of one pixel.
-                let pixel = "<svg xmlns='http://www.w3.org/2000/svg' width='1' height='1'/>";
-                reply(&held, "image/svg+xml", pixel.as_bytes())?;
-            }
-        }
-        "/wishes" => reply(&stream, "application/json", wishes.to_string().as_bytes())?,
-        "/drive.html" => reply(&stream, "text/html", include_bytes!("web/drive.html"))?,
-        "/drive.js" => reply(&stream, "text/javascript", include_bytes!("web/drive.js"))?,
-        path => {
-            let kind = match path.rsplit_once('.').map(|(_, ending)| ending) {
-                Some("html") => "text/html",
-                Some("js") => "text/javascript",
-                Some("css") => "text/css",
-                Some("json") => "application/json",
-                Some("wasm") => "application/wasm",
-                _ => "application/octet-stream",
-            };
-            match fs::read(page.join(path.trim_start_matches('/'))) {
-                Ok(bytes) => reply(&stream, kind, &bytes)?,
-                Err(_) => {
-                    let none =
-                        "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
-                    (&stream).write_all(none.as_bytes()).ok()?;
-                }
-            }
-        }
-    }
-    Some(())
-}
-
-fn reply(mut stream: &TcpStream, kind: &str, bytes: &[u8]) -> Option<()> {
-    let head = format!(
-        "HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-        bytes.len()
-    );
-    stream.write_all(head.as_bytes()).ok()?;
-    stream.write_all(bytes).ok()
 }

@@ -33,14 +33,23 @@ function give(files) {
   $("folder").dispatchEvent(new frame.contentWindow.Event("change"));
 }
 
+const reason = () => ($("error").hidden ? null : $("reason").textContent);
+
 async function refused(files) {
   give(files);
   await reached("failed");
-  return $("error").hidden ? null : $("error").textContent;
+  return reason();
 }
+
+// The server fails at the next request for `path`.
+const fail = (path) => fetch("/fail", { method: "POST", body: path });
 
 async function visit() {
   const { prompt, tokens, temperature, seed, gpu } = await (await fetch("/wishes")).json();
+  // It is the library that does not come at first.
+  await until(() => state() === "failed", "the page without its library");
+  seen.first = reason();
+  $("again").click();
   await until(() => state() === "ready" || state() === "failed", "the page");
   seen.reason = await until(() => !$("gpu-reason").textContent.includes("looking"), "WebGPU").then(() => $("gpu-reason").textContent);
   seen.gpu = !page().querySelector("input[value=gpu]").disabled;
@@ -56,7 +65,7 @@ async function visit() {
     const name = page().querySelector("input[name=model]:checked").value;
     seen.texts[name] = $("text").textContent;
     seen.status[name] = $("status").textContent;
-    seen.error = $("error").textContent;
+    seen.error = $("reason").textContent;
     return;
   }
   const models = [...page().querySelectorAll("input[name=model]")].map((input) => input.value);
@@ -76,6 +85,15 @@ async function visit() {
     seen.drawn[name] = $("text").textContent;
   }
   set("temperature", 0);
+  await fail(`/models/${models[1]}/model.safetensors`);
+  page().querySelector(`input[name=model][value="${models[1]}"]`).click();
+  await reached("failed");
+  seen.broken = reason();
+  await choose(models[1]);
+  seen.mended = $("text").textContent;
+  set("address", "http://[");
+  $("from-address").requestSubmit();
+  seen.address = reason();
   const file = async (name) => (await fetch(`/models/${models[0]}/${name}`)).arrayBuffer();
   const names = ["config.json", "tokenizer.json", "model.safetensors"];
   const whole = Object.fromEntries(await Promise.all(names.map(async (name) => [name, await file(name)])));
