@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use hybridnorm_core::ConfigError;
+use hybridnorm_core::{Activation, ConfigError};
 use hybridnorm_moe::{ModelConfig, SparseConfig};
 
 /// A number with commas: `1,234,567`.
@@ -85,9 +85,13 @@ impl fmt::Display for Experts<'_> {
         let router = &self.sparse.router;
         write!(
             f,
-            "{} experts of width {}, {} for each token",
-            router.n_experts, self.sparse.d_ff, router.top_k
+            "{} experts of width {}",
+            router.n_experts, self.sparse.d_ff
         )?;
+        if self.sparse.activation != Activation::default() {
+            write!(f, " ({})", self.sparse.activation)?;
+        }
+        write!(f, ", {} for each token", router.top_k)?;
         if let Some(d_ff) = self.sparse.shared_d_ff {
             write!(f, " beside a shared one of width {d_ff}")?;
         }
@@ -133,10 +137,11 @@ mod tests {
         let sparse = model.sparse.as_mut().unwrap();
         sparse.layers = hybridnorm_moe::SparseLayers::Every(2);
         sparse.shared_d_ff = Some(96);
+        sparse.activation = Activation::GeGlu;
         sparse.capacity_factor = Some(1.25);
         assert_eq!(
             Experts::of(&model).unwrap().to_string(),
-            "64 experts of width 1024, 8 for each token beside a shared one of width 96, in 8 of 16 layers; \
+            "64 experts of width 1024 (ge-glu), 8 for each token beside a shared one of width 96, in 8 of 16 layers; \
              none takes more than 1.25 times its share"
         );
         let dense = presets::find("demo").unwrap().model;

@@ -178,7 +178,8 @@ impl EvalFlags {
     ) -> Result<NamedText, Error> {
         let score = examinee.read(documents(path)?, stride)?;
         let Some(score) = score else {
-            let allowed = "text: there is not one token in it";
+            let allowed =
+                "text, or a folder that `prepare` has finished: there is not one token in it";
             return Err(ConfigError::new("text", path.display(), allowed).into());
         };
         let text = path.display().to_string();
