@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::Report;
 use super::error::ReportError;
+use super::{Report, png};
 
 /// Where to.
 #[derive(Debug, Clone, Default)]
@@ -20,8 +20,11 @@ pub struct Export {
 /// Writes a file for each figure of `report` into each folder that `to` names, and returns how many.
 ///
 /// # Errors
-/// When the file system refuses, or there is no font for a PNG.
+/// When the file system refuses, a picture cannot be drawn, or this build or system has no PNG or no font for one.
 pub fn export(report: &Report, to: &Export) -> Result<usize, ReportError> {
+    // What this build or this system lacks is said before anything is written.
+    let fonts = to.png.as_ref().map(|_| png::Fonts::of_the_system());
+    let fonts = fonts.transpose()?;
     let mut written = 0;
     let mut write = |dir: &Path, name: String, bytes: &[u8]| {
         fs::create_dir_all(dir).map_err(ReportError::io("create", dir))?;
@@ -43,8 +46,7 @@ pub fn export(report: &Report, to: &Export) -> Result<usize, ReportError> {
             write(dir, format!("{}.svg", figure.id), figure.svg.as_bytes())?;
         }
     }
-    if let Some(dir) = &to.png {
-        let fonts = png::Fonts::of_the_system()?;
+    if let (Some(dir), Some(fonts)) = (&to.png, fonts) {
         for figure in report.figures() {
             let png = fonts
                 .png(&figure.svg)
@@ -56,26 +58,4 @@ pub fn export(report: &Report, to: &Export) -> Result<usize, ReportError> {
         }
     }
     Ok(written)
-}
-
-#[cfg(feature = "png")]
-#[path = "png.rs"]
-mod png;
-
-/// Of a build without the feature.
-#[cfg(not(feature = "png"))]
-mod png {
-    use super::ReportError;
-
-    pub(super) struct Fonts;
-
-    impl Fonts {
-        pub(super) fn of_the_system() -> Result<Self, ReportError> {
-            Err(ReportError::NoPng)
-        }
-
-        pub(super) fn png(&self, _svg: &str) -> Result<Vec<u8>, String> {
-            Err("this build has no PNG".to_string())
-        }
-    }
 }
