@@ -23,7 +23,7 @@ pub struct ReportFlags {
     /// Also write every picture into this folder, as .svg
     #[arg(long, value_name = "FOLDER")]
     svg: Option<PathBuf>,
-    /// Also write every picture into this folder, as .png (in a build with the feature `png`)
+    /// Also write every picture into this folder, as .png
     #[arg(long, value_name = "FOLDER")]
     png: Option<PathBuf>,
 }

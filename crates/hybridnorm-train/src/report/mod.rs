@@ -11,6 +11,7 @@
 //! | `of_run`, `of_comparison`, `of_probe` | what there is to show of each |
 //! | `page` | the HTML |
 //! | `export` | files for papers |
+//! | `kind` | what a directory holds, and what is near one that holds nothing |
 //! | [`sparkline`] | a curve in a line of the terminal |
 
 mod chart;
@@ -18,12 +19,18 @@ mod curves;
 mod error;
 mod export;
 mod figure;
+mod kind;
 mod layer_figures;
 mod log;
 mod of_comparison;
 mod of_probe;
 mod of_run;
 mod page;
+#[cfg(feature = "png")]
+mod png;
+#[cfg(not(feature = "png"))]
+#[path = "no_png.rs"]
+mod png;
 mod run_figures;
 mod run_routers;
 mod series;
@@ -36,12 +43,9 @@ use std::path::{Path, PathBuf};
 pub use error::ReportError;
 pub use export::{Export, export};
 pub use figure::Figure;
+use kind::Kind;
 pub use spark::sparkline;
 pub use table::{Cell, Table};
-
-use crate::engine::CONFIG;
-use crate::lab::compare::COMPARISON;
-use crate::lab::probe::PROBE;
 
 /// The report's file name in the directory that it is about.
 pub const REPORT: &str = "report.html";
@@ -76,16 +80,11 @@ impl Report {
     /// # Errors
     /// When there is none, its files cannot be read or understood, or a picture cannot be drawn.
     pub fn of(dir: &Path) -> Result<Self, ReportError> {
-        if dir.join(COMPARISON).is_file() {
-            of_comparison::report(dir)
-        } else if dir.join(PROBE).is_file() {
-            of_probe::report(dir)
-        } else if dir.join(CONFIG).is_file() {
-            of_run::report(dir)
-        } else {
-            Err(ReportError::Nothing {
-                path: dir.to_path_buf(),
-            })
+        match Kind::of(dir) {
+            Some(Kind::Comparison) => of_comparison::report(dir),
+            Some(Kind::Probe) => of_probe::report(dir),
+            Some(Kind::Run) => of_run::report(dir),
+            None => Err(kind::nothing(dir)),
         }
     }
 

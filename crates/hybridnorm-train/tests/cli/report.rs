@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::browser::{Browser, OWN};
-use crate::place::Place;
+use crate::place::{Place, stderr};
 /// The numbers behind a figure, as its link holds them.
 fn csv(dom: &str, id: &str) -> Vec<Vec<String>> {
     let link = format!("download=\"{id}.csv\" href=\"data:text/csv;charset=utf-8,");
@@ -134,13 +134,114 @@ fn a_run_leaves_a_report_whose_numbers_are_its_logs() {
 fn where_there_is_nothing_to_report_it_says_so() {
     let place = Place::new();
     fs::create_dir(place.path("empty")).unwrap();
-    for dir in ["empty", "nowhere"] {
+    for (dir, words) in [
+        ("empty", "compare.json"),
+        ("nowhere", "there is no directory"),
+        ("text.md", "compare.json"),
+    ] {
         let message = place.refuse(&format!("report {dir}"));
         assert!(
-            message.contains(dir) && message.contains("compare.json"),
+            message.contains(dir) && message.contains(words),
             "{message}"
         );
     }
+}
+
+/// A folder of runs is no run; it is told which are there.
+#[test]
+fn what_is_near_is_named() {
+    let place = Place::new();
+    for dir in [
+        "runs/b",
+        "runs/c d",
+        "runs/a/runs/pre/seed-1",
+        "runs/a/empty",
+    ] {
+        fs::create_dir_all(place.path(dir)).unwrap();
+    }
+    for file in [
+        "runs/b/config.toml",
+        "runs/c d/probe.jsonl",
+        "runs/a/compare.json",
+        "runs/a/runs/pre/seed-1/config.toml",
+    ] {
+        place.write(file, "");
+    }
+    for (dir, named) in [
+        (
+            "runs",
+            "name one of those there: runs/a, runs/b, 'runs/c d'",
+        ),
+        ("runs/a/runs", "did you mean runs/a/runs/pre/seed-1?"),
+        ("runs/a/empty", "did you mean runs/a?"),
+        ("runs/b/config.toml", "did you mean runs/b?"),
+    ] {
+        let message = place.refuse(&format!("report {dir}"));
+        assert!(message.trim_end().ends_with(named), "{message}");
+    }
+    for number in 0..10 {
+        fs::create_dir_all(place.path(&format!("runs/n{number}"))).unwrap();
+        place.write(&format!("runs/n{number}/config.toml"), "");
+    }
+    let message = place.refuse("report runs");
+    assert!(
+        message.trim_end().ends_with("runs/n4 and 5 more"),
+        "{message}"
+    );
+}
+
+/// The same pictures as pixels: twice as many, drawn in their colours, with their words.
+#[cfg(feature = "png")]
+#[test]
+fn pictures_become_pixels() {
+    use resvg::tiny_skia::{Pixmap, PremultipliedColorU8};
+    let place = Place::new();
+    place.succeed("--config tiny.toml --device flex --out run");
+    let output = place.run("report run --svg svg --png png");
+    if stderr(&output).contains("needs a font") {
+        assert_eq!(output.status.code(), Some(2));
+        assert!(!place.path("svg").exists());
+        println!("SKIPPED: no font on this machine (Debian: fonts-dejavu-core)");
+        return;
+    }
+    assert!(output.status.success(), "{}", stderr(&output));
+    let names = |dir: &str| {
+        let files = fs::read_dir(place.path(dir)).unwrap();
+        let mut names: Vec<_> = files.map(|file| file.unwrap().path()).collect();
+        names.sort();
+        names
+    };
+    let (pixels, drawn) = (names("png"), names("svg"));
+    assert!(pixels.len() >= 4);
+    for (png, svg) in pixels.iter().zip(&drawn) {
+        assert_eq!(png.file_stem(), svg.file_stem());
+        let svg = fs::read_to_string(svg).unwrap();
+        let size = |name: &str| {
+            let value = svg.split(&format!(" {name}=\"")).nth(1).unwrap();
+            value.split('"').next().unwrap().parse::<u32>().unwrap()
+        };
+        let map = Pixmap::load_png(png).unwrap();
+        assert_eq!(
+            [map.width(), map.height()],
+            [2 * size("width"), 2 * size("height")]
+        );
+    }
+    let loss = Pixmap::load_png(place.path("png/loss.png")).unwrap();
+    let is = |colour: [u8; 3]| {
+        move |pixel: &&PremultipliedColorU8| {
+            [pixel.red(), pixel.green(), pixel.blue()] == colour && pixel.alpha() == 255
+        }
+    };
+    // Paper, the curve of training, ink; and of that some where only words are, below the axis.
+    for colour in [[0xfd, 0xfe, 0xff], [0x00, 0x72, 0xb2], [0x22, 0x27, 0x2e]] {
+        assert!(
+            loss.pixels().iter().any(|pixel| is(colour)(&pixel)),
+            "{colour:x?}"
+        );
+    }
+    let below = 2 * (280 - 40) * loss.width() as usize..2 * 280 * loss.width() as usize;
+    let words = loss.pixels()[below].iter().filter(is([0x22, 0x27, 0x2e]));
+    assert!(words.count() > 50);
 }
 
 /// A probe's measurements, as another command of this program wrote them.

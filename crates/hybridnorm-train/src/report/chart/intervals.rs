@@ -3,7 +3,7 @@
 use svg::node::element::Circle;
 
 use super::frame::{Axis, Frame, line, room};
-use super::{Chart, INK, WIDTH, colour, paper, words};
+use super::{Chart, INK, PAPER, WIDTH, colour, dashes, has_own_colour, paper, words};
 
 /// Height of a row.
 const ROW: f64 = 26.0;
@@ -17,6 +17,8 @@ const LONGEST: usize = 24;
 pub(in crate::report) struct Interval {
     /// What it is of.
     pub name: String,
+    /// Its place among all that have a colour of their own.
+    pub place: usize,
     /// The middle, if one is known.
     pub mean: Option<f64>,
     /// The interval, if there is one.
@@ -64,16 +66,19 @@ impl Chart for Intervals {
                 && from.is_finite()
                 && to.is_finite()
             {
-                let range = line(
-                    [frame.across(from), y],
-                    [frame.across(to), y],
-                    colour(index),
-                );
+                let ends = [from, to].map(|x| [frame.across(x), y]);
+                let range = line(ends[0], ends[1], colour(row.place));
+                let range = range.set("stroke-dasharray", dashes(row.place));
                 document = document.add(range.set("stroke-width", 3));
             }
             let dot = |x: f64| Circle::new().set("cx", frame.across(x)).set("cy", y);
             if let Some(mean) = row.mean.filter(|mean| mean.is_finite()) {
-                document = document.add(dot(mean).set("r", 5).set("fill", colour(index)));
+                let dot = dot(mean).set("r", 5).set("stroke", colour(row.place));
+                let inside = match has_own_colour(row.place) {
+                    true => colour(row.place),
+                    false => PAPER,
+                };
+                document = document.add(dot.set("fill", inside));
             } else if !row.words.is_empty() {
                 document = document.add(words(row.words.as_str(), NAMES + 8.0, y + 4.5, "start"));
             }
@@ -100,6 +105,27 @@ fn short(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_two_rows_are_drawn_alike() {
+        let row = |place| Interval {
+            place,
+            mean: Some(1.0),
+            range: Some([0.0, 2.0]),
+            ..Interval::default()
+        };
+        let drawn = |place: usize| {
+            let rows = vec![row(place)];
+            Intervals {
+                rows,
+                ..Intervals::default()
+            }
+            .svg()
+        };
+        let all: Vec<String> = (0..25).map(drawn).collect();
+        let different: std::collections::BTreeSet<&String> = all.iter().collect();
+        assert_eq!(different.len(), 25);
+    }
 
     #[test]
     fn long_names_keep_both_ends() {

@@ -46,6 +46,11 @@ fn colour(index: usize) -> &'static str {
     COLOURS[index % COLOURS.len()]
 }
 
+/// Whether no one before this place has its colour.
+fn has_own_colour(index: usize) -> bool {
+    index < COLOURS.len()
+}
+
 /// How a curve is dashed whose colour another one has already.
 fn dashes(index: usize) -> &'static str {
     match index / COLOURS.len() {

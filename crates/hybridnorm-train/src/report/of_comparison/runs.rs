@@ -67,7 +67,8 @@ pub(super) fn runs(comparison: &Comparison) -> Section {
         let rows: Vec<Interval> = comparison
             .arms
             .iter()
-            .map(|arm| {
+            .enumerate()
+            .map(|(place, arm)| {
                 for run in &arm.runs {
                     if let Some(value) = run.outcome.as_ref().and_then(pick) {
                         numbers.push([arm.arm.name.as_str().into(), run.seed.into(), value.into()]);
@@ -76,6 +77,7 @@ pub(super) fn runs(comparison: &Comparison) -> Section {
                 let values = values(arm, pick);
                 Interval {
                     name: arm.arm.name.clone(),
+                    place,
                     mean: (!values.is_empty()).then(|| spread(&values).0),
                     range: None,
                     values,

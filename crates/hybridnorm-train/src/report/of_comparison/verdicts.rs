@@ -21,7 +21,9 @@ pub(super) fn verdicts(comparison: &Comparison) -> Section {
         section
             .tables
             .push((view.title.clone(), verdict_table(comparison, view)));
-        section.figures.push(interval_figure(view, index));
+        section
+            .figures
+            .push(interval_figure(comparison, view, index));
     }
     section
 }
@@ -72,7 +74,7 @@ fn verdict_table(comparison: &Comparison, view: &View) -> Table {
     table
 }
 
-fn interval_figure(view: &View, index: usize) -> Figure {
+fn interval_figure(comparison: &Comparison, view: &View, index: usize) -> Figure {
     let mut table = Table::new([
         "arm",
         "baseline",
@@ -101,8 +103,11 @@ fn interval_figure(view: &View, index: usize) -> Figure {
             of(student, 1),
             row.verdict.words().into(),
         ]);
+        let mut arms = comparison.arms.iter();
         rows.push(Interval {
             name: row.arm.clone(),
+            // As in the curves.
+            place: arms.position(|arm| arm.arm.name == row.arm).unwrap_or(0),
             mean: paired.map(|paired| paired.mean),
             range: student,
             values: row
