@@ -189,7 +189,7 @@ pub enum DataError {
 
     /// The corpus is too small for both sides of the split.
     #[error(
-        "cannot hold out {fraction} of {documents} documents ({bytes} bytes): give more documents, or another share with `prepare --validation` or `data.validation_fraction`"
+        "cannot hold out {fraction} of {documents} documents ({bytes} bytes): give more documents, or another share with `data.validation_fraction`"
     )]
     CannotSplit {
         /// The share asked for.
@@ -198,6 +198,19 @@ pub enum DataError {
         documents: usize,
         /// How many UTF-8 bytes they have.
         bytes: u64,
+    },
+
+    /// Of the documents to be prepared, all are on one side of the split.
+    #[error("{}", one_sided(*fraction, *documents, *bytes, *held_out))]
+    OneSided {
+        /// The share asked for.
+        fraction: f64,
+        /// How many documents there are.
+        documents: u64,
+        /// How many UTF-8 bytes they have.
+        bytes: u64,
+        /// Whether all are held out; otherwise none is.
+        held_out: bool,
     },
 
     /// A number is outside what the field allows.
@@ -210,6 +223,22 @@ pub enum DataError {
         /// What is allowed.
         allowed: &'static str,
     },
+}
+
+/// What [`DataError::OneSided`] says.
+fn one_sided(fraction: f64, documents: u64, bytes: u64, held_out: bool) -> String {
+    let found = match (documents, held_out) {
+        (0, _) => return "the inputs hold no text".to_string(),
+        (1, true) => "the only document is".to_string(),
+        (1, false) => "the only document is not".to_string(),
+        (several, true) => format!("all of {several} documents are"),
+        (several, false) => format!("none of {several} documents is"),
+    };
+    format!(
+        "whole documents are held out, chosen by the hash of their text, and {found} ({bytes} bytes, share {fraction}): give more \
+         documents, another share with --validation, or --validation 0 to hold out none; text that is not prepared is split \
+         within documents where they are few: --data FILE"
+    )
 }
 
 impl DataError {

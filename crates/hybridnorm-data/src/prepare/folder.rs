@@ -18,6 +18,8 @@ const KEY_BYTES: u64 = 16;
 /// A folder that this process alone writes.
 pub(super) struct Folder {
     dir: PathBuf,
+    /// Whether it was not there before.
+    is_new: bool,
     /// Held until the folder is dropped.
     _lock: File,
 }
@@ -33,6 +35,7 @@ pub(super) enum Begin {
 impl Folder {
     /// Takes the folder, which is new, empty, or what an earlier run with the same settings left.
     pub(super) fn begin(dir: &Path, settings: Settings) -> Result<Begin, DataError> {
+        let is_new = !dir.exists();
         fs::create_dir_all(dir).map_err(|source| DataError::write(dir, source))?;
         let has = |name: &str| dir.join(name).is_file();
         let begun = has(PROGRESS_FILE) || has(INDEX_FILE) || has(LOCK_FILE);
@@ -47,11 +50,11 @@ impl Folder {
             same(dir, &settings, &settings_of(shards.index(), &settings))?;
             if has(PROGRESS_FILE) {
                 // Killed between its last two breaths.
-                Self::lock(dir)?.clear()?;
+                Self::lock(dir, false)?.clear()?;
             }
             return Ok(Begin::Done(shards.index().clone()));
         }
-        let folder = Self::lock(dir)?;
+        let folder = Self::lock(dir, is_new)?;
         let path = folder.at(PROGRESS_FILE);
         if !path.is_file() {
             let state = State::new(settings);
@@ -67,12 +70,13 @@ impl Folder {
         Ok(Begin::From(folder, Box::new(state)))
     }
 
-    fn lock(dir: &Path) -> Result<Self, DataError> {
+    fn lock(dir: &Path, is_new: bool) -> Result<Self, DataError> {
         let path = dir.join(LOCK_FILE);
         let lock = File::create(&path).map_err(|source| DataError::write(&path, source))?;
         match lock.try_lock() {
             Ok(()) => Ok(Self {
                 dir: dir.to_owned(),
+                is_new,
                 _lock: lock,
             }),
             Err(TryLockError::WouldBlock) => Err(DataError::Busy {
@@ -139,7 +143,7 @@ impl Folder {
     }
 
     /// Writes the index and removes what only the preparation needed. A folder that lacks a side is emptied, so that
-    /// it can be prepared with another fraction.
+    /// it can be prepared with another fraction, and removed if this call made it.
     pub(super) fn finish(self, state: State) -> Result<Index, DataError> {
         let (train, validation) = (state.train.len(), state.validation.len());
         let fraction = state.settings.validation_fraction;
@@ -153,10 +157,14 @@ impl Folder {
                 }
             }
             self.clear()?;
-            return Err(DataError::CannotSplit {
+            if self.is_new {
+                fs::remove_dir(&self.dir).map_err(|source| DataError::write(&self.dir, source))?;
+            }
+            return Err(DataError::OneSided {
                 fraction,
-                documents: usize::try_from(progress.documents).unwrap_or(usize::MAX),
+                documents: progress.documents,
                 bytes: progress.text_bytes,
+                held_out: validation > 0,
             });
         }
         let copy = |path: &PathBuf| {

@@ -282,7 +282,15 @@ fn a_corpus_too_small_to_split_leaves_nothing_behind() {
     std::fs::write(dir.path().join("in/a.txt"), "one document").unwrap();
     let preparation = tokenized(dir.path(), "out", 1);
     let error = preparation.run(&mut |_| {}).unwrap_err();
-    assert!(matches!(error, DataError::CannotSplit { .. }), "{error}");
+    let message = error.to_string();
+    assert!(matches!(error, DataError::OneSided { .. }), "{message}");
+    for words in ["only document is not", "12 bytes", "--validation 0"] {
+        assert!(message.contains(words), "no {words:?} in: {message}");
+    }
+    assert!(!preparation.out.exists());
+    // A folder that was there stays.
+    std::fs::create_dir(&preparation.out).unwrap();
+    preparation.run(&mut |_| {}).unwrap_err();
     assert!(content(&preparation.out).is_empty());
     let all = Preparation {
         validation_fraction: 0.0,
