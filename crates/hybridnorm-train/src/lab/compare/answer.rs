@@ -6,6 +6,7 @@ use super::arm::Axis;
 use super::comparison::Comparison;
 use super::contrast::{Row, View};
 use super::stats::{LEAST, Verdict};
+use crate::lab::words::list;
 use crate::sizes::thousands;
 
 /// The sentence.
@@ -100,15 +101,6 @@ fn named(row: &Row) -> String {
 /// `+0.0210`, with a true minus sign.
 pub(crate) fn signed(value: f64) -> String {
     format!("{value:+.4}").replace('-', "−")
-}
-
-/// `a, b and c`.
-fn list(names: &[String]) -> String {
-    match names {
-        [] => String::new(),
-        [one] => one.clone(),
-        [first @ .., last] => format!("{} and {last}", first.join(", ")),
-    }
 }
 
 impl fmt::Display for Comparison {

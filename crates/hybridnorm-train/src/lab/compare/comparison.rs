@@ -11,6 +11,7 @@ use super::contrast::{Contrast, Row, View};
 use super::outcome::{Outcome, State};
 use super::stats::{self, Paired, Verdict};
 use crate::error::Error;
+use crate::json;
 
 /// What all runs of a comparison share.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -204,7 +205,7 @@ impl Comparison {
     /// # Errors
     /// When the file system refuses.
     pub fn save(&self, path: &Path) -> Result<(), Error> {
-        save_json(self, path)
+        json::save(self, path)
     }
 
     /// An arm by name.
@@ -289,14 +290,4 @@ fn judge(results: &ArmResults, baseline: &ArmResults) -> Row {
         verdict,
         note,
     }
-}
-
-/// Writes `value` to `path` as JSON, whole or not at all.
-pub(super) fn save_json(value: &impl Serialize, path: &Path) -> Result<(), Error> {
-    let mut text = serde_json::to_string_pretty(value)
-        .map_err(|error| Error::io("write", path)(error.into()))?;
-    text.push('\n');
-    let aside = path.with_extension("json.tmp");
-    fs::write(&aside, text).map_err(Error::io("write", &aside))?;
-    fs::rename(&aside, path).map_err(Error::io("write", path))
 }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::TrainError;
 use crate::error::Error;
+use crate::json;
 
 /// The outcome's file name in a run directory.
 pub const OUTCOME: &str = "outcome.json";
@@ -88,7 +89,7 @@ impl Outcome {
     /// # Errors
     /// When the file system refuses.
     pub fn save(&self, dir: &Path) -> Result<(), Error> {
-        super::comparison::save_json(self, &dir.join(OUTCOME))
+        json::save(self, &dir.join(OUTCOME))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::summary::{Row, Summary};
 use super::tables::{factor, rate};
+use crate::lab::words::list;
 use crate::sizes::thousands;
 
 /// Rates within this factor are one to a search that ends half an octave wide.
@@ -114,13 +115,4 @@ fn gradients(rows: &[&Row]) -> Option<String> {
             told.join(", ")
         )
     })
-}
-
-/// `a, b and c`.
-fn list(names: &[String]) -> String {
-    match names {
-        [] => String::new(),
-        [one] => one.clone(),
-        [first @ .., last] => format!("{} and {last}", first.join(", ")),
-    }
 }

@@ -11,6 +11,7 @@ use super::record::{Coupling, Line, Look, Setting, Trial};
 use super::search::{Bracket, bracket};
 use super::subject::Job;
 use crate::error::Error;
+use crate::json;
 
 /// Its name, in the probe's directory.
 pub const SUMMARY: &str = "probe.json";
@@ -122,15 +123,12 @@ impl Summary {
         summary
     }
 
-    /// Writes `probe.json` into `dir`.
+    /// Writes `probe.json` into `dir`, whole or not at all.
     ///
     /// # Errors
     /// When the file system refuses.
     pub fn save(&self, dir: &Path) -> Result<(), Error> {
-        let path = dir.join(SUMMARY);
-        let text = serde_json::to_string_pretty(self);
-        let text = text.map_err(|error| Error::io("write", &path)(error.into()))?;
-        std::fs::write(&path, text + "\n").map_err(Error::io("write", &path))
+        json::save(self, &dir.join(SUMMARY))
     }
 }
 

@@ -187,10 +187,30 @@ pub(super) fn factor(ratio: f64) -> String {
 
 /// Three digits that count.
 fn significant(value: f64) -> String {
-    let digits = 2 - value.abs().log10().floor() as i32;
-    format!("{value:.*}", digits.clamp(0, 3) as usize)
+    let digits = 2.0 - value.abs().log10().floor();
+    format!("{value:.*}", digits.clamp(0.0, 3.0) as usize)
 }
 
 fn or_dash(value: Option<f64>, show: impl Fn(f64) -> String) -> String {
     value.map_or_else(|| "–".to_string(), show)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_have_three_digits_that_count() {
+        for (value, text) in [
+            (0.0, "0.000"),
+            (0.01234, "0.012"),
+            (-1.2345, "-1.23"),
+            (123.4, "123"),
+            (12345.6, "12346"),
+            (f64::INFINITY, "inf"),
+        ] {
+            assert_eq!(significant(value), text);
+        }
+        assert_eq!([factor(0.0), factor(4096.0)], ["×0.0e0", "×4.1e3"]);
+    }
 }
