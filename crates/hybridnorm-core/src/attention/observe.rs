@@ -8,6 +8,12 @@ use crate::pass::Pass;
 
 /// Scores that exist at once: 8 MiB in f32.
 const SCORES: usize = 1 << 21;
+/// Blocks of queries at least: each leaves out the keys behind its last query, which is most of the masked half of the scores.
+const BLOCKS: usize = 4;
+/// Queries that are not divided for that.
+const QUERIES: usize = 64;
+/// A score that is masked: its exponential is 0, and so is that times itself.
+const MASKED: f32 = -1e20;
 
 impl Attention {
     /// Reports the attention that `qkv` `[B, T, (H + 2K)·D]` leads to.
@@ -18,7 +24,8 @@ impl Attention {
         let [b, _, t, _] = query.dims();
         let device = query.device();
         let query = query * self.settings.scale;
-        let rows = (SCORES / (b * h * t).max(1)).clamp(1, t.max(1));
+        let rows = (SCORES / (b * h * t).max(1)).min(t.div_ceil(BLOCKS).max(QUERIES));
+        let rows = rows.clamp(1, t.max(1));
         let mut entropies: Option<Tensor<1>> = None;
         let mut largest: Option<Tensor<1>> = None;
         for start in (0..t).step_by(rows) {
@@ -33,12 +40,11 @@ impl Attention {
                 scores = softcap(scores, cap);
             }
             let mask = pass.mask_of(self.settings.window, start, n, &device);
-            let mask = mask.expand([b, h, n, s]);
-            let most = scores.clone().mask_fill(mask.clone(), f32::NEG_INFINITY);
-            let most = most.max_dim(3);
+            let scores = scores.mask_fill(mask.expand([b, h, n, s]), MASKED);
+            let most = scores.clone().max_dim(3);
             // −Σ p ln p = ln Σ eˣ − Σ x eˣ / Σ eˣ, for x = score − largest.
-            let x = (scores - most.clone()).mask_fill(mask.clone(), 0.0);
-            let e = x.clone().exp().mask_fill(mask, 0.0);
+            let x = scores - most.clone();
+            let e = x.clone().exp();
             let sum = e.clone().sum_dim(3);
             let entropy = sum.clone().log() - (e * x).sum_dim(3) / sum;
             let entropy = entropy

@@ -9,6 +9,7 @@
 
 mod checkpoint;
 mod generate;
+mod looks;
 mod machine;
 mod profile;
 mod spread;

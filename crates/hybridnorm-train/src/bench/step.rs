@@ -10,6 +10,7 @@ use rand::SeedableRng;
 use rand::rand_core::Rng;
 use rand_chacha::ChaCha8Rng;
 
+use super::looks::Looks;
 use super::machine::Peak;
 use super::spread::Spread;
 use super::step_report::StepReport;
@@ -52,6 +53,8 @@ pub struct StepBench {
     pub optimizer: OptimizerName,
     /// The pass that a trained model makes over a text, loss included, in place of the step.
     pub forward_only: bool,
+    /// A look at every layer, as `--diagnostics` takes it, in every second step, timed apart from the steps.
+    pub diagnostics: bool,
     /// Steps that are timed.
     pub steps: u64,
     /// Steps before those, not timed.
@@ -76,6 +79,7 @@ impl Default for StepBench {
             stages: Stages::default(),
             optimizer: OptimizerName::default(),
             forward_only: false,
+            diagnostics: false,
             steps: 10,
             warmup: 3,
         }
@@ -106,6 +110,14 @@ impl StepBench {
         if !self.batch.is_multiple_of(self.micro_batch) {
             let allowed = format!("a divisor of batch = {}", self.batch);
             return Err(ConfigError::new("micro_batch", self.micro_batch, allowed));
+        }
+        if self.diagnostics && self.forward_only {
+            let allowed = "not with forward_only, which has no gradients to look at";
+            return Err(ConfigError::new("diagnostics", true, allowed));
+        }
+        if self.diagnostics && self.steps < 2 {
+            let allowed = "at least 2 with diagnostics, which looks in every second";
+            return Err(ConfigError::new("steps", self.steps, allowed));
         }
         let ModelConfig {
             decoder: model,
@@ -173,6 +185,7 @@ impl StepBench {
         let mut model = LanguageModel::new(&self.model, &device)?.with_stages(self.stages);
         let mut optimizer = Optimizer::new(recipe, &model);
         let mut milliseconds = Vec::new();
+        let mut looks = Looks::default();
         let mut loss = f64::NAN;
         let mut reserved = None;
         let layers = self.model.decoder.n_layers;
@@ -183,6 +196,7 @@ impl StepBench {
             if step == self.warmup + 1 {
                 before = profile::times(layers);
             }
+            let looked = self.diagnostics && step.is_multiple_of(2);
             let started = Instant::now();
             let micro_batches = self.micro_batches(batch);
             if self.forward_only {
@@ -193,11 +207,18 @@ impl StepBench {
                 let gradients = StepGradients::of(&model, micro_batches, &replicas, step)?;
                 gradients.check(&model, step)?;
                 loss = gradients.figures.loss;
-                model = gradients.apply(model, &mut optimizer, lr, max_norm);
+                let (rates, at) = ((lr, max_norm), (step, &device));
+                model = match looked {
+                    true => looks.with(model, gradients, &mut optimizer, rates, at)?,
+                    false => looks.without(model, gradients, &mut optimizer, rates, at)?,
+                };
+                if step <= self.warmup {
+                    looks = Looks::default();
+                }
             }
             finish(&device, step)?;
             let seconds = started.elapsed().as_secs_f64();
-            if step > self.warmup {
+            if step > self.warmup && !looked {
                 milliseconds.push(seconds * 1e3);
             }
             let now = device.memory_pool_usage().map(|pool| pool.bytes_reserved);
@@ -216,6 +237,7 @@ impl StepBench {
             step_ms,
             loss,
             reserved,
+            look_ms: looks.milliseconds(),
             operations,
         })
     }
@@ -283,7 +305,7 @@ fn forward(
 }
 
 /// Waits until the device has done all it was asked to.
-fn finish(device: &Device, step: u64) -> Result<(), TrainError> {
+pub(super) fn finish(device: &Device, step: u64) -> Result<(), TrainError> {
     device.sync().map_err(|error| TrainError::Device {
         what: "end",
         step,
@@ -300,6 +322,8 @@ pub(super) struct Figures {
     pub loss: f64,
     /// Most bytes Burn's allocator had reserved after a step, where it reports them.
     pub reserved: Option<u64>,
+    /// Milliseconds that a look at every layer takes beside a step, the median, where looks were taken.
+    pub look_ms: Option<f64>,
     /// Milliseconds of a step in each of [`Work::ALL`](profile::Work::ALL), outside all layers and then in each of them.
     pub operations: Vec<Vec<f64>>,
 }

@@ -12,6 +12,7 @@ use crate::device::DeviceSpec;
 use crate::engine::Recompute;
 use crate::memory::in_words;
 use crate::recipe::OptimizerName;
+use crate::run::LOOKS;
 use crate::sizes::Parameters;
 
 /// The figures of a training step, with all that it takes to repeat them. Fields that `torch_train_step.py` prints too
@@ -82,6 +83,8 @@ pub struct StepReport {
     pub min_ms: f64,
     /// Tokens of a step over the median of its time.
     pub tokens_per_s: f64,
+    /// Milliseconds that a look at every layer takes beside a step, the median; `None` where none was taken.
+    pub look_ms: Option<f64>,
     /// Loss of the last step, before its update, in nats per token.
     pub loss: f64,
     /// Most memory taken, in bytes; `None` where it is not known.
@@ -150,6 +153,7 @@ impl StepReport {
             p90_ms: times.p90,
             min_ms: times.min,
             tokens_per_s: bench.tokens_per_step() as f64 / times.median * 1e3,
+            look_ms: figures.look_ms,
             loss: figures.loss,
             peak_bytes: peak.bytes,
             peak_bytes_is: peak.meaning,
@@ -188,6 +192,15 @@ impl fmt::Display for StepReport {
             self.step_ms, self.p10_ms, self.p90_ms, self.min_ms
         )?;
         writeln!(f, "speed     {:.1} tokens/s", self.tokens_per_s)?;
+        if let Some(look) = self.look_ms {
+            let share = look / self.step_ms;
+            writeln!(
+                f,
+                "looks     {look:.2} ms each, {share:.3} of a step: with --diagnostics {:.0} or more less than {:.0} % of a long run",
+                (share / LOOKS).ceil().max(1.0),
+                100.0 * LOOKS
+            )?;
+        }
         writeln!(
             f,
             "loss      {:.4} nats per token in the last step (a uniform guess: {:.4})",
@@ -242,6 +255,7 @@ mod tests {
             step_ms: Spread::of(&[400.0, 500.0, 600.0]).unwrap(),
             loss: 8.5,
             reserved: None,
+            look_ms: Some(110.0),
             operations: vec![places(10.0), places(15.0)],
         };
         let spec = "flex".parse().unwrap();
@@ -268,6 +282,9 @@ mod tests {
         );
         let text = report(peak).to_string();
         assert!(text.contains("2048.0 tokens/s"), "{text}");
+        // 0.22 of a step, of which 2 % are eleven.
+        let looks = "110.00 ms each, 0.220 of a step: with --diagnostics 11 or more";
+        assert!(text.contains(looks), "{text}");
         assert!(
             text.contains("5.0 %  norms") && text.contains("95.0 %  the rest"),
             "{text}"

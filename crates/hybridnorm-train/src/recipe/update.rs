@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use burn::module::ParamId;
 use burn::tensor::{FloatDType, Tensor, TensorReadError};
+use hybridnorm_kernels::square_sum;
 use serde::{Deserialize, Serialize};
 
 use super::groups::{ParamInfo, ParamKind};
@@ -87,7 +88,7 @@ impl Update {
         before: Tensor<D>,
         after: Tensor<D>,
     ) {
-        let square = |x: Tensor<D>| x.cast(FloatDType::F32).square().sum();
+        let square = |x: Tensor<D>| square_sum(x.cast(FloatDType::F32));
         self.params.push((id, group));
         let moved = square(after - before.clone());
         self.squares.extend([moved, square(before)]);

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 pub use data::{DataConfig, SourceConfig};
 pub use evaluation::EvaluationConfig;
 pub use schedule::ScheduleConfig;
+pub(crate) use training::LOOKS;
 pub use training::TrainingConfig;
 
 use crate::guard::GuardConfig;

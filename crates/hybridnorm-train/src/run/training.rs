@@ -5,6 +5,9 @@ use serde::{Deserialize, Serialize};
 use crate::amount::Amount;
 use crate::engine::{Precision, Recompute, Stages};
 
+/// The part of a run's time that looks at its layers may take without a word about it.
+pub(crate) const LOOKS: f64 = 0.02;
+
 /// How long a run is, in what batches, how often it reports.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -89,5 +92,48 @@ impl TrainingConfig {
     /// Micro-batches in an optimiser step.
     pub fn accumulation(&self) -> usize {
         self.batch / self.micro_batch
+    }
+
+    /// Sequences of a step that looks at its layers pass through the model once more.
+    pub fn looked_at(&self) -> usize {
+        self.diagnostics_sequences.min(self.micro_batch)
+    }
+
+    /// About the part of the run's time that looks at its layers take: one costs about what training on its sequences does
+    /// (`docs/probe.md` measures it).
+    pub fn diagnostics_share(&self) -> f64 {
+        let every = self.diagnostics_every.in_steps(self.tokens_per_step());
+        let looks = match every {
+            0 => 0,
+            1 => self.steps,
+            _ => 1 + self.steps / every,
+        };
+        looks as f64 * self.looked_at() as f64 / (self.steps as f64 * self.batch as f64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn looks_cost_what_their_sequences_do() {
+        let share = |every: Amount, steps: u64, batch: usize| {
+            let training = TrainingConfig {
+                diagnostics_every: every,
+                steps,
+                batch,
+                micro_batch: 1,
+                ..TrainingConfig::default()
+            };
+            training.diagnostics_share()
+        };
+        // One sequence, a micro-batch, of eight in a step.
+        assert_eq!(share(Amount::Steps(0), 500, 8), 0.0);
+        assert_eq!(share(Amount::Steps(1), 500, 8), 1.0 / 8.0);
+        assert_eq!(share(Amount::Steps(20), 100, 8), 6.0 / 800.0);
+        // The first step is always looked at.
+        assert_eq!(share(Amount::Steps(20), 10, 8), 1.0 / 80.0);
+        assert_eq!(share(Amount::Tokens(20 * 8 * 256), 100, 8), 6.0 / 800.0);
     }
 }

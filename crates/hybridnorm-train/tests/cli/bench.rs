@@ -16,6 +16,8 @@ const TINY: &str =
 #[case::device("bench step --device felx", &["device", "felx", "did you mean \"flex\"?"])]
 #[case::no_number("bench step --layers four", &["four", "--layers"])]
 #[case::steps("bench step --steps 0", &["steps", "at least 1"])]
+#[case::looks("bench step --diagnostics --forward-only", &["diagnostics", "not with forward_only"])]
+#[case::one_look("bench step --diagnostics --steps 1", &["steps = 1", "at least 2 with diagnostics"])]
 #[case::batch("bench step --batch 0", &["batch", "at least 1"])]
 #[case::seq("bench step --seq 0", &["seq", "at least 1"])]
 #[case::d_model("bench step --d-model 0", &["d_model", "at least 1"])]

@@ -47,6 +47,18 @@ fn a_step_is_timed_and_computes_something(#[case] device: &Device) {
 }
 
 #[apply(every_device!)]
+fn looks_are_timed_and_change_nothing(#[case] device: &Device) {
+    let plain = tiny().run(device).unwrap();
+    let looked = StepBench {
+        diagnostics: true,
+        ..tiny()
+    };
+    let looked = looked.run(device).unwrap();
+    assert!(looked.look_ms.unwrap() > 0.0 && plain.look_ms.is_none());
+    assert_eq!(looked.loss, plain.loss);
+}
+
+#[apply(every_device!)]
 fn a_step_changes_the_weights(#[case] device: &Device) {
     let bench = StepBench {
         steps: 2,
