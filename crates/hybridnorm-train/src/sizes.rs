@@ -18,6 +18,17 @@ pub(crate) fn thousands(number: u64) -> String {
     out
 }
 
+/// How often `trained` tokens are all of `corpus` tokens: `2.41 epochs`, `31 % of an epoch`.
+pub(crate) fn epochs(trained: u64, corpus: u64) -> String {
+    let share = trained as f64 / corpus.max(1) as f64;
+    match 100.0 * share {
+        _ if share >= 1.0 => format!("{share:.2} epochs"),
+        percent if percent >= 10.0 => format!("{percent:.0} % of an epoch"),
+        percent if percent >= 0.01 => format!("{percent:.2} % of an epoch"),
+        _ => "less than 0.01 % of an epoch".to_string(),
+    }
+}
+
 /// `815,616 parameters`, or for a sparse model `1,000 parameters, 500 of them active`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Parameters {
@@ -120,6 +131,20 @@ mod tests {
             (1234567, "1,234,567"),
         ] {
             assert_eq!(thousands(number), text);
+        }
+    }
+
+    #[test]
+    fn no_epoch_is_rounded_to_nothing() {
+        for (trained, corpus, text) in [
+            (241, 100, "2.41 epochs"),
+            (100, 100, "1.00 epochs"),
+            (31, 100, "31 % of an epoch"),
+            (4_096, 1_000_000, "0.41 % of an epoch"),
+            (1, 1 << 40, "less than 0.01 % of an epoch"),
+            (0, 0, "less than 0.01 % of an epoch"),
+        ] {
+            assert_eq!(epochs(trained, corpus), text);
         }
     }
 

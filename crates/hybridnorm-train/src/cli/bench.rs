@@ -61,6 +61,9 @@ pub struct StepFlags {
     /// Time the pass over a text and its loss alone, without gradients
     #[arg(long)]
     forward_only: bool,
+    /// Look at every layer in every second step, as `train --diagnostics` does, and tell what that takes
+    #[arg(long)]
+    diagnostics: bool,
     /// Steps to time
     #[arg(long, value_name = "N", default_value_t = StepBench::default().steps)]
     steps: u64,
@@ -143,6 +146,7 @@ impl StepFlags {
             },
             optimizer: self.optimizer.unwrap_or_default(),
             forward_only: self.forward_only,
+            diagnostics: self.diagnostics,
             steps: self.steps,
             warmup: self.warmup,
         };
@@ -205,6 +209,7 @@ mod tests {
             },
             optimizer: OptimizerName::Muon,
             forward_only: true,
+            diagnostics: false,
             steps: 7,
             warmup: 0,
         };

@@ -1,6 +1,6 @@
 //! The flags that say where a run computes.
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use hybridnorm_core::ConfigError;
 
 use super::flags::{DEVICE, one_of};
@@ -13,8 +13,8 @@ pub struct DeviceFlags {
     /// Where to compute
     #[arg(long, help_heading = DEVICE, value_name = "NAME", help = device_help())]
     device: Option<String>,
-    /// Several devices, data-parallel: each takes an equal part of a step's micro-batches, the first one holds the weights. A CPU may
-    /// be named more than once
+    /// Several devices, data-parallel: each takes an equal part of a step's micro-batches, the first one holds the weights and adds up
+    /// the gradients. A CPU may be named more than once
     #[arg(
         long,
         help_heading = DEVICE,
@@ -23,26 +23,6 @@ pub struct DeviceFlags {
         conflicts_with = "device"
     )]
     devices: Vec<String>,
-    /// Where the gradients of several devices are added up
-    #[arg(
-        long,
-        help_heading = DEVICE,
-        value_name = "WHERE",
-        value_enum,
-        default_value_t,
-        requires = "devices"
-    )]
-    reduce: Reduce,
-}
-
-/// Where the gradients of several devices are added up.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-enum Reduce {
-    /// On the first device, in the order of the devices: a run repeats bit for bit
-    #[default]
-    First,
-    /// Refused: among the GPUs, by Burn's collectives, which 0.22.1 has for CUDA on one machine only
-    Collective,
 }
 
 impl DeviceFlags {
@@ -59,9 +39,9 @@ impl DeviceFlags {
         self.device.as_deref()
     }
 
-    /// Whether `--devices` or `--reduce` says anything.
+    /// Whether `--devices` says anything.
     pub(super) fn several(&self) -> bool {
-        !self.devices.is_empty() || self.reduce != Reduce::default()
+        !self.devices.is_empty()
     }
 
     /// How many devices are asked for.
@@ -71,11 +51,6 @@ impl DeviceFlags {
 
     /// The device that holds the weights, and the others.
     pub(super) fn resolve(&self) -> Result<(DeviceSpec, Vec<DeviceSpec>), Error> {
-        if self.reduce == Reduce::Collective {
-            let allowed = "first: Burn 0.22.1 reduces on CUDA devices of one machine only, and this program has not run there yet \
-                           (docs/scaling.md)";
-            return Err(ConfigError::new("reduce", "collective", allowed).into());
-        }
         let parse = |name: &String| name.parse::<DeviceSpec>();
         let mut specs = match (&self.device, &self.devices[..]) {
             (None, []) => vec![DeviceSpec::best()?],
@@ -145,11 +120,6 @@ mod tests {
             ("--devices remote:a:1,remote:a:1/0", "remote:a:1 once"),
             ("--devices flex,felx", "did you mean \"flex\""),
             ("--devices flex,flex --device flex", "cannot be used with"),
-            (
-                "--devices flex,flex --reduce collective",
-                "reduce = collective",
-            ),
-            ("--reduce first", "--devices"),
             ("--devices flex,", "one of"),
         ] {
             let error = parse(line).unwrap_err();

@@ -85,7 +85,8 @@ pub fn backends_page() -> String {
          `rocm` and `metal` bring them along in `hybridnorm-train`; for `vulkan` and `wgpu` on a real GPU add them: `--features wgpu,fusion,autotune`.\n\
          `{}=0` in the environment switches fusion off for one process, and `verify` certifies both ways.\n\n\
          Among several adapters `wgpu`, `vulkan` and `metal` take the one the driver prefers; `CUBECL_WGPU_DEFAULT_DEVICE`, e.g.\n\
-         `IntegratedGpu(0)`, picks another.\n",
+         `IntegratedGpu(0)`, picks another. Mesa's drivers look for a display, and write `XDG_RUNTIME_DIR is invalid or not set` to standard\n\
+         error where nobody is logged in, in a container say: harmless, and silent with `XDG_RUNTIME_DIR=/tmp` in the environment.\n",
         markdown(),
         fusion::SWITCH,
     )

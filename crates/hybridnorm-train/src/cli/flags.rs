@@ -17,7 +17,7 @@ use crate::recipe::{OptimizerName, ScheduleShape};
 use crate::run::TrainingConfig;
 
 /// The parts of `--help`.
-const MODEL: &str = "Model";
+pub(super) const MODEL: &str = "Model";
 const TRAINING: &str = "Training";
 pub(super) const DEVICE: &str = "Device and memory";
 const DATA: &str = "Data";
@@ -25,12 +25,39 @@ const RUN_DIRECTORY: &str = "Run directory";
 const REPORTS: &str = "Reports";
 const GUARDS: &str = "When something goes wrong";
 
+/// What is said of a run by every command that computes one, or a part of one.
+#[derive(Debug, Clone, Default, Args)]
+pub struct BaseFlags {
+    /// Size of the model
+    #[arg(long, help_heading = MODEL, display_order = 0, value_name = "NAME", help = preset_help())]
+    pub(super) preset: Option<String>,
+    /// Tokens in a sequence
+    #[arg(long, help_heading = TRAINING, value_name = "N", help = or("Tokens in a sequence", TrainingConfig::default().seq))]
+    pub(super) seq: Option<usize>,
+    /// Sequences in a step
+    #[arg(long, help_heading = TRAINING, value_name = "N", help = or("Sequences in a step", TrainingConfig::default().batch))]
+    pub(super) batch: Option<usize>,
+    /// Highest learning rate [default: that of the preset, which `plan` shows]
+    #[arg(long, help_heading = TRAINING, value_name = "RATE", allow_negative_numbers = true)]
+    pub(super) lr: Option<f64>,
+    /// Seed of the data order and of the initialisation
+    #[arg(long, help_heading = TRAINING, value_name = "N", help = or("Seed of the data order and of the initialisation", TrainingConfig::default().seed))]
+    pub(super) seed: Option<u64>,
+    /// A folder that `prepare` made; or text: .txt, .md, .jsonl (field `text`) or .parquet, a file, a directory or a pattern
+    /// [default: the sources of the crates in Cargo.lock]
+    #[arg(long, help_heading = DATA, value_name = "FILE|DIR")]
+    pub(super) data: Option<PathBuf>,
+    /// `byte`, or the path of a Hugging Face tokenizer.json [default: byte]
+    #[arg(long, help_heading = DATA, value_name = "byte|FILE")]
+    pub(super) tokenizer: Option<String>,
+    /// A whole run as TOML (`plan --toml` prints one); flags override it
+    #[arg(long, help_heading = RUN_DIRECTORY, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+}
+
 /// The flags of `train` and `plan`. What is not given comes from `--config`, then from the preset.
 #[derive(Debug, Clone, Default, Args)]
 pub struct RunFlags {
-    /// Size of the model
-    #[arg(long, help_heading = MODEL, value_name = "NAME", help = preset_help())]
-    pub(super) preset: Option<String>,
     /// Where the norms stand
     #[arg(long, help_heading = MODEL, value_name = "NAME", help = placement_help())]
     pub(super) placement: Option<String>,
@@ -43,18 +70,14 @@ pub struct RunFlags {
     /// As many steps as make up this many tokens: 20M, 1.5B
     #[arg(long, help_heading = TRAINING, value_name = "N", conflicts_with = "steps", value_parser = token_count)]
     pub(super) tokens: Option<u64>,
-    /// Sequences in a step
-    #[arg(long, help_heading = TRAINING, value_name = "N", help = or("Sequences in a step", TrainingConfig::default().batch))]
-    pub(super) batch: Option<usize>,
+    #[command(flatten)]
+    pub(super) base: BaseFlags,
     /// Sequences in one forward and backward pass; divides --batch [default: the configured one, or the next smaller divisor]
     #[arg(long, help_heading = TRAINING, value_name = "N")]
     pub(super) micro_batch: Option<usize>,
     /// Micro-batches in a step, on each device; with --batch or --micro-batch it gives the other one
     #[arg(long, help_heading = TRAINING, value_name = "N")]
     pub(super) accumulation: Option<usize>,
-    /// Tokens in a sequence
-    #[arg(long, help_heading = TRAINING, value_name = "N", help = or("Tokens in a sequence", TrainingConfig::default().seq))]
-    pub(super) seq: Option<usize>,
     /// What matrices are multiplied in: f32, bf16
     #[arg(long, help_heading = DEVICE, value_name = "TYPE", help = or("What matrices are multiplied in: f32, bf16", Precision::default()))]
     pub(super) precision: Option<Precision>,
@@ -67,9 +90,6 @@ pub struct RunFlags {
     /// Start a run that needs more memory than there seems to be
     #[arg(long, help_heading = DEVICE)]
     pub(super) ignore_memory: bool,
-    /// Highest learning rate [default: that of the preset, which `plan` shows]
-    #[arg(long, help_heading = TRAINING, value_name = "RATE", allow_negative_numbers = true)]
-    pub(super) lr: Option<f64>,
     /// Learning rate after the warm-up
     #[arg(long, help_heading = TRAINING, value_name = "NAME", help = schedule_help())]
     pub(super) schedule: Option<String>,
@@ -79,18 +99,8 @@ pub struct RunFlags {
     /// Tokens of linear warm-up: 50000, 2M [default: 5 % of the run]
     #[arg(long, help_heading = TRAINING, value_name = "N", value_parser = token_count)]
     pub(super) warmup_tokens: Option<u64>,
-    /// Seed of the data order and of the initialisation
-    #[arg(long, help_heading = TRAINING, value_name = "N", help = or("Seed of the data order and of the initialisation", TrainingConfig::default().seed))]
-    pub(super) seed: Option<u64>,
     #[command(flatten)]
     pub(super) devices: DeviceFlags,
-    /// A folder that `prepare` made; or text: .txt, .md, .jsonl (field `text`) or .parquet, a file, a directory or a pattern
-    /// [default: the sources of the crates in Cargo.lock]
-    #[arg(long, help_heading = DATA, value_name = "FILE|DIR")]
-    pub(super) data: Option<PathBuf>,
-    /// `byte`, or the path of a Hugging Face tokenizer.json [default: byte]
-    #[arg(long, help_heading = DATA, value_name = "byte|FILE")]
-    pub(super) tokenizer: Option<String>,
     /// The run directory, new or with --resume [default: runs/PRESET-PLACEMENT, numbered where that exists]
     #[arg(long, help_heading = RUN_DIRECTORY, value_name = "DIR")]
     pub(super) out: Option<PathBuf>,
@@ -126,44 +136,11 @@ pub struct RunFlags {
     #[arg(long, help_heading = REPORTS)]
     pub(super) tui: bool,
     /// Continue the run in --out, or else the latest of the default directories
-    #[arg(long, help_heading = RUN_DIRECTORY)]
+    #[arg(long, help_heading = RUN_DIRECTORY, conflicts_with = "config")]
     pub(super) resume: bool,
     /// A field that may differ on --resume although it changes what is computed, e.g. schedule.lr
     #[arg(long, help_heading = RUN_DIRECTORY, value_name = "FIELD", requires = "resume")]
     pub(super) allow: Vec<String>,
-    /// A whole run as TOML (`plan --toml` prints one); flags override it
-    #[arg(long, help_heading = RUN_DIRECTORY, value_name = "FILE", conflicts_with = "resume")]
-    pub(super) config: Option<PathBuf>,
-}
-
-/// What a command that is not `train` lets its user say of a run.
-#[derive(Debug, Default)]
-pub(super) struct BaseFlags {
-    pub preset: Option<String>,
-    pub config: Option<PathBuf>,
-    pub seq: Option<usize>,
-    pub batch: Option<usize>,
-    pub lr: Option<f64>,
-    pub seed: Option<u64>,
-    pub data: Option<PathBuf>,
-    pub tokenizer: Option<String>,
-}
-
-impl BaseFlags {
-    /// The flags of `train` that say it.
-    pub(super) fn run_flags(self) -> RunFlags {
-        RunFlags {
-            preset: self.preset,
-            config: self.config,
-            seq: self.seq,
-            batch: self.batch,
-            lr: self.lr,
-            seed: self.seed,
-            data: self.data,
-            tokenizer: self.tokenizer,
-            ..RunFlags::default()
-        }
-    }
 }
 
 fn token_count(text: &str) -> Result<u64, ConfigError> {
@@ -176,19 +153,32 @@ pub(super) fn one_of<'a>(what: &str, names: impl Iterator<Item = &'a str>) -> St
     format!("{what}: {}", names.collect::<Vec<_>>().join(", "))
 }
 
+/// Help that ends in the names of all presets.
+pub(super) fn one_preset(what: &str) -> String {
+    one_of(what, presets::names())
+}
+
+/// Help that ends in the names of all placements.
+pub(super) fn one_placement(what: &str) -> String {
+    one_of(what, PLACEMENTS.iter().map(|row| row.name))
+}
+
+/// Help that ends in the names of all initialisations.
+pub(super) fn one_init(what: &str) -> String {
+    one_of(what, InitScheme::ALL.iter().map(|(name, _)| *name))
+}
+
 fn preset_help() -> String {
-    one_of("Size of the model", presets::names()) + &format!(" [default: {DEFAULT_PRESET}]")
+    one_preset("Size of the model") + &format!(" [default: {DEFAULT_PRESET}]")
 }
 
 fn placement_help() -> String {
-    let names = PLACEMENTS.iter().map(|row| row.name);
-    one_of("Where the norms stand (see `placements`)", names)
+    one_placement("Where the norms stand (see `placements`)")
         + &format!(" [default: {}]", Placement::default())
 }
 
 fn init_help() -> String {
-    let names = InitScheme::ALL.iter().map(|(name, _)| *name);
-    one_of("Initialisation", names) + " [default: the placement's own]"
+    one_init("Initialisation") + " [default: the placement's own]"
 }
 
 fn schedule_help() -> String {

@@ -43,5 +43,7 @@ pub(super) fn run(out: &mut impl Write) -> Result<(), Error> {
             row.model_type, row.placement, row.summary
         );
     }
+    text += "\nTrain with one: hybridnorm-train --placement NAME; hold some against each other on your own data: \
+             hybridnorm-train compare --placements NAME,NAME --data FILE\n";
     out.write_all(text.as_bytes()).map_err(Error::Output)
 }

@@ -20,8 +20,11 @@ use crate::error::Error;
 use crate::hub::{self, Want};
 use crate::import::run_of;
 use crate::recipe::{Decay, Schedule, ScheduleShape};
-use crate::run::{DataConfig, RunConfig};
-use crate::sizes::{Experts, Parameters, thousands};
+use crate::run::{DataConfig, LOOKS, RunConfig, TrainingConfig};
+use crate::sizes::{Experts, Parameters, epochs, thousands};
+
+/// What can be done with a plan.
+const NEXT: &str = "next      hybridnorm-train with the same flags trains it; `plan --toml` prints its whole configuration, for --config";
 
 /// The flags of `plan`.
 #[derive(Debug, Clone, Args)]
@@ -60,7 +63,8 @@ pub(super) fn run(flags: &PlanFlags, out: &mut impl Write) -> Result<(), Error> 
     }
     let memory = MemoryPlan::of(&prepared)?;
     write!(out, "{}{memory}", Plan(&prepared)).map_err(Error::Output)?;
-    memory.check()
+    memory.check()?;
+    writeln!(out, "{NEXT}").map_err(Error::Output)
 }
 
 /// What a published model is. From the Hub its configuration alone is fetched.
@@ -93,7 +97,9 @@ impl fmt::Display for Plan<'_> {
         self.model(f)?;
         self.data(f)?;
         self.training(f)?;
-        for warning in self.0.request.config.model.warnings() {
+        let config = &self.0.request.config;
+        let warnings = config.model.warnings().into_iter();
+        for warning in warnings.chain(costly_looks(&config.training)) {
             writeln!(f, "warning   {warning}")?;
         }
         Ok(())
@@ -187,10 +193,9 @@ impl Plan<'_> {
     fn training(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let request = &self.0.request;
         let (training, schedule) = (&request.config.training, request.config.schedule());
-        let train_tokens = self.0.data.train.tokens.max(1) as f64;
         writeln!(
             f,
-            "training  {} steps of {} x {} tokens{}: {} tokens, {:.2} epochs",
+            "training  {} steps of {} x {} tokens{}: {} tokens, {}",
             thousands(training.steps),
             training.batch,
             training.seq,
@@ -199,7 +204,7 @@ impl Plan<'_> {
                 n => format!(" (in {n} micro-batches of {})", training.micro_batch),
             },
             thousands(schedule.total),
-            schedule.total as f64 / train_tokens,
+            epochs(schedule.total, self.0.data.train.tokens),
         )?;
         writeln!(f, "          {}", request.config.optimizer)?;
         writeln!(
@@ -220,9 +225,10 @@ impl Plan<'_> {
         if !training.diagnostics_every.is_zero() {
             writeln!(
                 f,
-                "diagnose  every layer {}, on {} sequences",
+                "diagnose  every layer {}, on {} sequences: about {:.1} % of the time",
                 every(training.diagnostics_every),
-                training.diagnostics_sequences.min(training.micro_batch),
+                training.looked_at(),
+                100.0 * training.diagnostics_share(),
             )?;
         }
         writeln!(
@@ -252,6 +258,19 @@ impl Plan<'_> {
             guard.spike, guard.sigmas, guard.window, guard.non_finite,
         )
     }
+}
+
+/// What is to be said where looks at every layer slow the run down.
+pub(super) fn costly_looks(training: &TrainingConfig) -> Option<String> {
+    let share = training.diagnostics_share();
+    let cheap = (training.looked_at() as f64 / (LOOKS * training.batch as f64)).ceil();
+    (share > LOOKS).then(|| {
+        format!(
+            "looking at every layer takes about {:.0} % of the time: with --diagnostics {cheap} or more, in a long run, less than {:.0} %",
+            100.0 * share,
+            100.0 * LOOKS
+        )
+    })
 }
 
 /// What a schedule does after its warm-up.
@@ -297,9 +316,10 @@ impl fmt::Display for Balance<'_> {
 }
 
 fn every(amount: Amount) -> String {
-    match amount.is_zero() {
-        true => "at the end only".to_string(),
-        false => format!("every {amount}"),
+    match amount {
+        Amount::Steps(0) | Amount::Tokens(0) => "at the end only".to_string(),
+        Amount::Steps(1) => "every step".to_string(),
+        _ => format!("every {amount}"),
     }
 }
 

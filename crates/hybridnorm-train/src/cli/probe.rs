@@ -5,22 +5,22 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
-use hybridnorm_core::{ConfigError, InitScheme, PLACEMENTS, Placement};
+use hybridnorm_core::{ConfigError, InitScheme, Placement};
 
-use super::contents::Contents;
-use super::flags::{BaseFlags, one_of};
+use super::contents::{Contents, draw};
+use super::flags::{BaseFlags, RunFlags, one_init, one_of, one_placement, one_preset};
 use super::memory::resident;
 use super::probe_plan::ProbePlan;
 use super::results::duration;
 use super::run_data::RunData;
+use super::shape_flags::WidthFlags;
 use crate::device::{DeviceSpec, adapter_name};
 use crate::error::Error;
 use crate::lab::probe::search::{self, Next};
 use crate::lab::probe::{
     Job, Lab, Line, Measure, PROBE, ProbeFile, SUMMARY, Setting, Summary, jobs,
 };
-use crate::presets;
-use crate::report::{self, REPORT};
+use crate::report::REPORT;
 use crate::run::RunConfig;
 
 /// Sizes of the model and of a step where neither a preset nor a configuration is named: small, for depth costs enough.
@@ -44,45 +44,23 @@ struct Shape {
 
 /// The flags of `probe`.
 #[derive(Debug, Clone, Args)]
+#[command(
+    mut_arg("preset", |arg| arg.help(preset_help())),
+    mut_arg("config", |arg| arg.help("A run as TOML, whose model, data, optimiser and learning rate are measured")),
+    mut_arg("seq", |arg| arg.help("Tokens in a sequence [default: the preset's]")),
+    mut_arg("batch", |arg| arg.help("Sequences in a step [default: the preset's]")),
+    mut_arg("lr", |arg| arg.help("Learning rate of short runs, and the first that a search tries [default: the preset's]")),
+    mut_arg("seed", |arg| arg.help("Seed of the data order and of the initialisation, from which those of --seeds count")),
+)]
 pub struct ProbeFlags {
-    /// Sizes of the model
-    #[arg(long, value_name = "NAME", help = preset_help())]
-    preset: Option<String>,
-    /// A run as TOML, whose model, data, optimiser and learning rate are measured
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Width of the stream [default: 64, or the preset's]
-    #[arg(long, value_name = "N")]
-    d_model: Option<usize>,
-    /// Query heads [default: 4, or the preset's]
-    #[arg(long, value_name = "N")]
-    heads: Option<usize>,
-    /// Key/value heads [default: --heads, or the preset's]
-    #[arg(long, value_name = "N")]
-    kv_heads: Option<usize>,
-    /// Inner width of the feed-forward layer [default: 8/3 of the width, or the preset's]
-    #[arg(long, value_name = "N")]
-    ffn: Option<usize>,
-    /// Tokens in a sequence [default: 128, or the preset's]
-    #[arg(long, value_name = "N")]
-    seq: Option<usize>,
-    /// Sequences in a step [default: 4, or the preset's]
-    #[arg(long, value_name = "N")]
-    batch: Option<usize>,
-    /// A folder that `prepare` made; or text: .txt, .md, .jsonl (field `text`) or .parquet, a file, a directory or a pattern
-    /// [default: the sources of the crates in Cargo.lock]
-    #[arg(long, value_name = "FILE|DIR")]
-    data: Option<PathBuf>,
-    /// `byte`, or the path of a Hugging Face tokenizer.json [default: byte]
-    #[arg(long, value_name = "byte|FILE")]
-    tokenizer: Option<String>,
-    /// Learning rate of short runs, and the first that a search tries [default: the preset's]
-    #[arg(long, value_name = "RATE", allow_negative_numbers = true)]
-    lr: Option<f64>,
+    #[command(flatten)]
+    base: BaseFlags,
+    #[command(flatten)]
+    widths: WidthFlags,
     /// The placements to measure
     #[arg(long, value_name = "NAME,..", value_delimiter = ',', default_value = PLACED, help = placements_help())]
     placements: Vec<Placement>,
-    /// The depths to measure each at [default: 8,16,32, or the preset's]
+    /// The depths to measure each at [default: the preset's]
     #[arg(long, value_name = "N,..", value_delimiter = ',')]
     depths: Vec<usize>,
     /// The initialisations to start from, beside each placement's own
@@ -97,9 +75,6 @@ pub struct ProbeFlags {
     /// Times that each is measured, from other weights and on other batches
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     seeds: u64,
-    /// Seed of the data order and of the initialisation, from which those of --seeds count
-    #[arg(long, value_name = "N")]
-    seed: Option<u64>,
     /// Where the measurements go; those that are there are not taken again [default: runs/probe-PRESET]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -182,10 +157,7 @@ pub(super) fn run(flags: &ProbeFlags, out: &mut impl Write) -> Result<(), Error>
     }
     let summary = Summary::new(&setting, &jobs, file.lines());
     summary.save(&dir)?;
-    if let Err(error) = report::write(&dir) {
-        // The measurements are taken and saved; their picture can be drawn again.
-        let _ = writeln!(io::stderr(), "warning: no report: {error}");
-    }
+    draw(&dir);
     let contents = Contents {
         dir: &dir,
         files: &[
@@ -252,42 +224,36 @@ fn told(line: &Line) -> String {
 impl ProbeFlags {
     /// The run that everything is measured of, but for its shape.
     fn request(&self) -> Result<super::request::Request, Error> {
-        let small = self.is_small().then_some(SMALL);
-        let base = BaseFlags {
-            preset: self.preset.clone(),
-            config: self.config.clone(),
-            seq: self.seq.or(small.as_ref().map(|small| small.seq)),
-            batch: self.batch.or(small.as_ref().map(|small| small.batch)),
-            lr: self.lr,
-            seed: self.seed,
-            data: self.data.clone(),
-            tokenizer: self.tokenizer.clone(),
+        let mut base = self.base.clone();
+        if self.is_small() {
+            base.seq.get_or_insert(SMALL.seq);
+            base.batch.get_or_insert(SMALL.batch);
+        }
+        let run = RunFlags {
+            base,
+            ..RunFlags::default()
         };
-        base.run_flags().resolve()
+        run.resolve()
     }
 
     /// Whether nothing says how large the model is to be.
     fn is_small(&self) -> bool {
-        self.preset.is_none() && self.config.is_none()
+        self.base.preset.is_none() && self.base.config.is_none()
     }
 
     /// Puts the sizes over the model.
     fn reshape(&self, config: &mut RunConfig) -> Result<(), ConfigError> {
-        let model = &mut config.model;
         if self.is_small() {
+            let model = &mut config.model;
+            let width = self.widths.d_model.unwrap_or(SMALL.d_model);
             (model.d_model, model.n_heads) = (SMALL.d_model, SMALL.heads);
-            model.n_kv_heads = self.heads.unwrap_or(SMALL.heads);
-            model.d_ff = (8 * self.d_model.unwrap_or(SMALL.d_model) / 3).next_multiple_of(8);
+            model.n_kv_heads = SMALL.heads;
+            model.d_ff = (8 * width / 3).next_multiple_of(8);
             model.head_dim = None;
         }
-        for (field, flag) in [
-            (&mut model.d_model, self.d_model),
-            (&mut model.n_heads, self.heads),
-            (&mut model.n_kv_heads, self.kv_heads),
-            (&mut model.d_ff, self.ffn),
-        ] {
-            *field = flag.unwrap_or(*field);
-        }
+        let mut shape = config.model_config();
+        self.widths.overlay(&mut shape, self.is_small());
+        (config.model, config.sparse) = (shape.decoder, shape.sparse);
         for (field, value) in [("steps", self.steps), ("seeds", self.seeds)] {
             if value == 0 {
                 return Err(ConfigError::new(field, value, "at least 1"));
@@ -325,7 +291,7 @@ impl ProbeFlags {
     }
 
     fn out(&self, preset: Option<&str>) -> PathBuf {
-        let name = match (&self.config, preset) {
+        let name = match (&self.base.config, preset) {
             _ if self.is_small() => "small".to_string(),
             (Some(file), _) => super::request::stem(file),
             (None, preset) => preset.unwrap_or("model").to_string(),
@@ -352,18 +318,25 @@ fn unique<T: PartialEq + ToString>(field: &'static str, values: &[T]) -> Result<
 }
 
 fn preset_help() -> String {
-    let what = "Sizes of the model, each of which a flag overrides";
-    one_of(what, presets::names()) + " [default: none, the sizes below]"
+    let Shape {
+        d_model,
+        heads,
+        seq,
+        batch,
+    } = SMALL;
+    let depths = DEPTHS.map(|depth| depth.to_string()).join(", ");
+    one_preset("Sizes of the model, each of which a flag overrides")
+        + &format!(
+            " [default: none, which is width {d_model}, {heads} heads, feed-forward 8/3 of the width, {depths} layers, {batch} sequences of {seq} tokens]"
+        )
 }
 
 fn placements_help() -> String {
-    let names = PLACEMENTS.iter().map(|row| row.name);
-    one_of("The placements to measure (see `placements`)", names)
+    one_placement("The placements to measure (see `placements`)")
 }
 
 fn inits_help() -> String {
-    let names = InitScheme::ALL.iter().map(|(name, _)| *name);
-    one_of("The initialisations to start `init` runs from", names)
+    one_init("The initialisations to start `init` runs from")
 }
 
 fn measures_help() -> String {

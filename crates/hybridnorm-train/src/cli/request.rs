@@ -66,12 +66,12 @@ impl RunFlags {
             self.schedule.as_deref().map(str::parse).transpose()?;
         let optimizer: Option<OptimizerName> =
             self.optimizer.as_deref().map(str::parse).transpose()?;
-        let preset = presets::find(self.preset.as_deref().unwrap_or(DEFAULT_PRESET))?;
+        let preset = presets::find(self.base.preset.as_deref().unwrap_or(DEFAULT_PRESET))?;
         let base = match &placement {
             Some(placement) => placement.clone(),
             None => preset.model.decoder.placement.clone(),
         };
-        let name = match &self.config {
+        let name = match &self.base.config {
             Some(file) => stem(file),
             None => directory_name(preset.name, &base),
         };
@@ -80,13 +80,13 @@ impl RunFlags {
             (None, true) => latest(&name),
             (None, false) => unused(&name),
         };
-        let (mut config, from_preset) = match (&self.config, self.resume) {
+        let (mut config, from_preset) = match (&self.base.config, self.resume) {
             (_, true) => (stored_config(&out)?, false),
             (Some(file), false) => (read(file)?, false),
             (None, false) => (preset_run(&preset), true),
         };
-        let from_preset = from_preset || self.preset.is_some();
-        if self.preset.is_some() {
+        let from_preset = from_preset || self.base.preset.is_some();
+        if self.base.preset.is_some() {
             config.model = preset.model.decoder.clone();
             config.sparse = preset.model.sparse.clone();
         }
@@ -111,7 +111,7 @@ impl RunFlags {
         set_vocabulary(
             &mut config,
             &tokenizer,
-            from_preset || self.tokenizer.is_some(),
+            from_preset || self.base.tokenizer.is_some(),
         )?;
         config.validate()?;
         Ok(Request {
@@ -141,7 +141,7 @@ impl RunFlags {
         let training = &mut config.training;
         set(&mut training.steps, &self.steps);
         let sizes = Sizes {
-            batch: self.batch,
+            batch: self.base.batch,
             micro_batch: self.micro_batch,
             accumulation: self.accumulation,
             devices: self.devices.count(),
@@ -157,11 +157,11 @@ impl RunFlags {
         set(&mut training.keep_every, &self.keep_every);
         set(&mut config.guard.spike, &self.on_spike);
         set(&mut config.guard.non_finite, &self.on_non_finite);
-        if let Some(seed) = self.seed {
+        if let Some(seed) = self.base.seed {
             training.seed = seed;
             config.model.init.seed = seed;
         }
-        if let Some(seq) = self.seq {
+        if let Some(seq) = self.base.seq {
             training.seq = seq;
             // Positions are rotations, so a model takes any length; this one is asked for by name.
             config.model.max_seq_len = config.model.max_seq_len.max(seq);
@@ -169,15 +169,15 @@ impl RunFlags {
         if let Some(tokens) = self.tokens {
             training.steps = Amount::Tokens(tokens).in_steps(training.tokens_per_step());
         }
-        set(&mut config.schedule.lr, &self.lr);
+        set(&mut config.schedule.lr, &self.base.lr);
         if self.warmup_tokens.is_some() {
             config.schedule.warmup_tokens = self.warmup_tokens;
         }
-        if self.data.is_some() {
-            config.data.path = self.data.clone();
+        if self.base.data.is_some() {
+            config.data.path = self.base.data.clone();
             config.data.sources.clear();
         }
-        set(&mut config.data.tokenizer, &self.tokenizer);
+        set(&mut config.data.tokenizer, &self.base.tokenizer);
         Ok(())
     }
 }
@@ -254,13 +254,17 @@ fn latest(name: &str) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::flags::BaseFlags;
 
     #[test]
     fn a_budget_in_tokens_is_rounded_up_to_steps() {
         let flags = RunFlags {
             tokens: Some(1_500_000),
-            seq: Some(1000),
-            batch: Some(7),
+            base: BaseFlags {
+                seq: Some(1000),
+                batch: Some(7),
+                ..BaseFlags::default()
+            },
             ..RunFlags::default()
         };
         let training = flags.resolve().unwrap().config.training;
@@ -279,11 +283,14 @@ mod tests {
     #[test]
     fn flags_override_the_preset() {
         let flags = RunFlags {
-            preset: Some("151m".to_string()),
+            base: BaseFlags {
+                preset: Some("151m".to_string()),
+                seq: Some(8192),
+                batch: Some(12),
+                seed: Some(7),
+                ..BaseFlags::default()
+            },
             placement: Some("pre".to_string()),
-            seq: Some(8192),
-            batch: Some(12),
-            seed: Some(7),
             ..RunFlags::default()
         };
         let config = flags.resolve().unwrap().config;

@@ -1,7 +1,6 @@
 //! What a finished run shows and leaves behind.
 
 use core::fmt;
-use std::fs;
 use std::path::Path;
 
 use serde::Serialize;
@@ -11,6 +10,7 @@ use super::ready::ReadyRun;
 use crate::engine::{CHECKPOINTS, CONFIG, METRICS, SUMMARY, TrainSummary};
 use crate::error::Error;
 use crate::generate::{Event, Generator, Sampling, Settings};
+use crate::json;
 use crate::report::REPORT;
 use crate::shell;
 use crate::sizes::{Parameters, thousands};
@@ -164,12 +164,7 @@ impl Results {
 
     /// Writes `summary.json`, whole or not at all.
     pub(super) fn save(&self, run: &Path) -> Result<(), Error> {
-        let (aside, file) = (run.join(".summary.json.tmp"), run.join(SUMMARY));
-        let mut text = serde_json::to_string_pretty(self)
-            .map_err(|error| Error::io("write", &file)(error.into()))?;
-        text.push('\n');
-        fs::write(&aside, text).map_err(Error::io("write", &aside))?;
-        fs::rename(&aside, &file).map_err(Error::io("write", &file))
+        json::save(self, &run.join(SUMMARY))
     }
 }
 

@@ -5,6 +5,7 @@ use std::io::Write;
 use burn::tensor::Device;
 use burn::train::Interrupter;
 
+use super::contents::draw;
 use super::flags::RunFlags;
 use super::memory::MemoryPlan;
 use super::plan::Plan;
@@ -19,7 +20,6 @@ use crate::error::Error;
 use crate::eval::perplexity::{Score, score};
 use crate::eval::yardstick::{zstd_alone, zstd_primed};
 use crate::mfu::Utilization;
-use crate::report;
 use crate::run::RunConfig;
 
 pub(super) fn run(flags: &RunFlags, out: &mut impl Write) -> Result<(), Error> {
@@ -80,10 +80,7 @@ pub(super) fn run(flags: &RunFlags, out: &mut impl Write) -> Result<(), Error> {
     if results.has_news() {
         results.save(&run)?;
     }
-    if let Err(error) = report::write(&run) {
-        // The run is done and saved; its picture can be drawn again.
-        let _ = writeln!(std::io::stderr(), "warning: no report: {error}");
-    }
+    draw(&run);
     write!(out, "{results}").map_err(Error::Output)
 }
 

@@ -18,7 +18,7 @@ pub struct VerifyFlags {
     #[arg(long, value_name = "DIR")]
     pub reference: Option<PathBuf>,
     /// Device to verify [default: the best one compiled in and found]
-    #[arg(long)]
+    #[arg(long, value_name = "NAME")]
     pub device: Option<DeviceSpec>,
     /// Verify with kernels fused, not fused, or both, one after the other [default: both where this build and the device can]
     #[arg(long)]

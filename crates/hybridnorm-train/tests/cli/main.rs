@@ -37,7 +37,6 @@ use serde_json::Value;
 #[case::tui("--config tiny.toml --tui", if cfg!(feature = "tui") { &["--tui", "terminal"] } else { &["--tui", "--features tui"] })]
 #[case::devices_that_do_not_divide("--config tiny.toml --devices flex,flex,flex", &["devices = 3", "divisor", "batch of 2"])]
 #[case::devices_with_too_large_micro_batches("--config tiny.toml --devices flex,flex --micro-batch 2", &["devices = 2", "micro_batch = 2"])]
-#[case::collective("--config tiny.toml --devices flex,flex --reduce collective", &["reduce = collective", "CUDA"])]
 #[case::remote_without_address("--device remote", &["remote:HOST:PORT"])]
 #[case::flag("--stesp 3", &["--stesp", "--steps"])]
 #[case::flag_value("--steps three", &["three", "--steps"])]
@@ -104,6 +103,28 @@ fn a_run_that_cannot_fit_is_refused_with_what_would() {
     ] {
         assert!(plan.contains(words), "no {words:?} in:\n{plan}");
     }
+}
+
+/// What looks at every layer cost, and what comes next; a look takes what its two sequences of two do.
+#[test]
+fn a_plan_says_what_looks_cost_and_how_to_begin() {
+    let place = Place::new();
+    let plan = |flags: &str| {
+        let plan = place.succeed(&format!("plan --config tiny.toml --device flex {flags}"));
+        assert!(plan.ends_with("prints its whole configuration, for --config\n"));
+        plan
+    };
+    assert!(!plan("").contains("looking at every layer"));
+    let often = plan("--diagnostics 1");
+    for words in [
+        "every layer every step, on 2 sequences: about 100.0 % of the time",
+        "warning   looking at every layer takes about 100 % of the time: with --diagnostics 50 or more",
+    ] {
+        assert!(often.contains(words), "no {words:?} in:\n{often}");
+    }
+    let seldom = plan("--steps 1000 --diagnostics 100");
+    assert!(seldom.contains("about 1.1 % of the time"), "{seldom}");
+    assert!(!seldom.contains("looking at every layer"), "{seldom}");
 }
 
 #[test]

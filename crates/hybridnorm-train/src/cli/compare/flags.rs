@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use hybridnorm_core::{ConfigError, DecoderConfig, InitScheme, PLACEMENTS, Placement};
+use hybridnorm_core::{ConfigError, DecoderConfig, InitScheme, Placement};
 
 use super::Ready;
 use crate::amount::Amount;
 use crate::cli::device_flags::DeviceFlags;
-use crate::cli::flags::{RunFlags, one_of};
+use crate::cli::flags::{RunFlags, one_placement};
 use crate::cli::ready::ReadyRun;
 use crate::cli::request::Request;
 use crate::device::DeviceSpec;
@@ -29,7 +29,6 @@ const EVALUATIONS: u64 = 10;
     mut_arg("allow", |arg| arg.hide(true)),
     mut_arg("tui", |arg| arg.hide(true)),
     mut_arg("devices", |arg| arg.hide(true)),
-    mut_arg("reduce", |arg| arg.hide(true)),
     mut_arg("init", |arg| arg.help("`own`: each placement its best; `common`: the baseline's for all; `both`: one table of each; or one by name for all [default: own]")),
     mut_arg("device", |arg| arg.value_name("NAME,..").help("Where to compute; each of several has runs of its own (the CPU may be named more than once)")),
     mut_arg("seed", |arg| arg.help("The first seed; the others count up from it")),
@@ -79,8 +78,7 @@ pub struct CompareFlags {
 }
 
 fn placements_help() -> String {
-    let names = PLACEMENTS.iter().map(|row| row.name);
-    one_of("Placements to compare, the baseline first", names)
+    one_placement("Placements to compare, the baseline first")
         + " [default: pre and the configured one; where something else differs, that alone]"
 }
 
@@ -196,13 +194,13 @@ impl CompareFlags {
             flags.placement = Some(arm.placement.clone());
         }
         flags.init = Some(arm.init.to_string());
-        flags.lr = Some(arm.lr);
-        flags.seed = Some(seed);
+        flags.base.lr = Some(arm.lr);
+        flags.base.seed = Some(seed);
         flags.keep = shared.keep.or(Some(1));
         let mut request = flags.resolve()?;
         let config = &mut request.config;
         config.model.n_layers = arm.n_layers;
-        if self.run.config.is_none() {
+        if self.run.base.config.is_none() {
             config.training.keep_best = false;
             if self.run.eval_every.is_none() {
                 let every = config.training.steps.div_ceil(EVALUATIONS);

@@ -6,12 +6,13 @@ use std::collections::BTreeMap;
 use super::Ready;
 use crate::bench::StepBench;
 use crate::cli::memory::MemoryPlan;
+use crate::cli::plan::costly_looks;
 use crate::cli::results::duration;
 use crate::device::DeviceSpec;
 use crate::error::Error;
 use crate::lab::compare::Job;
 use crate::lab::compare::stats::LEAST;
-use crate::sizes::{Parameters, thousands};
+use crate::sizes::{Parameters, epochs, thousands};
 
 /// Steps that are timed before anything starts, and before those.
 const MEASURED: (u64, u64) = (3, 1);
@@ -175,15 +176,15 @@ impl fmt::Display for ComparisonPlan<'_> {
         }
         let training = &base.config.training;
         let tokens = training.steps * training.tokens_per_step();
-        let epochs = tokens as f64 / first.data.train.tokens.max(1) as f64;
         writeln!(
             f,
-            "runs      {runs}, {} of them done; each {} steps of {} x {} tokens: {} tokens, {epochs:.2} epochs; {} tokens in all",
+            "runs      {runs}, {} of them done; each {} steps of {} x {} tokens: {} tokens, {}; {} tokens in all",
             runs - self.jobs.len(),
             thousands(training.steps),
             training.batch,
             training.seq,
             thousands(tokens),
+            epochs(tokens, first.data.train.tokens),
             thousands(tokens.saturating_mul(runs as u64)),
         )?;
         writeln!(
@@ -199,6 +200,9 @@ impl fmt::Display for ComparisonPlan<'_> {
             thousands(schedule.warmup),
             base.config.optimizer
         )?;
+        if let Some(warning) = costly_looks(training) {
+            writeln!(f, "warning   {warning}")?;
+        }
         let devices: Vec<String> = self
             .ready
             .devices

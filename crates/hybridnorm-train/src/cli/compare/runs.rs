@@ -9,6 +9,7 @@ use burn::train::Interrupter;
 
 use super::Ready;
 use crate::bench::Spread;
+use crate::cli::contents::draw;
 use crate::cli::ready::ReadyRun;
 use crate::cli::results::duration;
 use crate::cli::train::evaluator;
@@ -21,7 +22,6 @@ use crate::lab::compare::{
     COMPARISON, Comparison, Job, Outcome, State, divergence, ended_by, stuck, tail,
 };
 use crate::mfu::Utilization;
-use crate::report;
 
 /// Everything that several threads share.
 pub(super) struct Runs<'a> {
@@ -67,7 +67,7 @@ impl<'a> Runs<'a> {
         let out = &self.ready.out;
         std::fs::create_dir_all(out).map_err(Error::io("create", out))?;
         comparison.save(&out.join(COMPARISON))?;
-        report::write(out)?;
+        draw(out);
         Ok(comparison)
     }
 
@@ -108,7 +108,7 @@ impl<'a> Runs<'a> {
         // As every later call reads it: JSON gives a number back to its last digit but one.
         let outcome = Outcome::read(&request.out)?.unwrap_or(outcome);
         self.tell(&name, &outcome, job);
-        report::write(&request.out)?;
+        draw(&request.out);
         self.save()?;
         Ok(true)
     }
