@@ -5,7 +5,7 @@ use core::fmt;
 use burn::module::Module;
 use burn::nn::Linear;
 use burn::tensor::{Device, Tensor, activation};
-use hybridnorm_kernels::swiglu;
+use hybridnorm_kernels::{Gate, glu};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{ConfigError, positive};
@@ -55,22 +55,20 @@ impl Activation {
         Self::Relu,
     ];
 
-    /// Whether the input projection carries a gate beside the value.
-    pub fn is_gated(self) -> bool {
+    /// The function on the gate that the input projection carries beside the value; `None` where it carries none.
+    pub fn gate(self) -> Option<Gate> {
         match self {
-            Self::SwiGlu | Self::GeGlu | Self::GeGluExact | Self::ReGlu => true,
-            Self::Gelu | Self::Relu => false,
+            Self::SwiGlu => Some(Gate::Silu),
+            Self::GeGlu => Some(Gate::GeluTanh),
+            Self::GeGluExact => Some(Gate::Gelu),
+            Self::ReGlu => Some(Gate::Relu),
+            Self::Gelu | Self::Relu => None,
         }
     }
 
-    /// Its function, on the gate or on the value: silu, gelu or relu. Shapes stay as they are.
-    pub fn apply<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
-        match self {
-            Self::SwiGlu => activation::silu(x),
-            Self::GeGlu => activation::gelu_approximate(x),
-            Self::GeGluExact | Self::Gelu => gelu(x),
-            Self::ReGlu | Self::Relu => activation::relu(x),
-        }
+    /// Whether the input projection carries a gate beside the value.
+    pub fn is_gated(self) -> bool {
+        self.gate().is_some()
     }
 }
 
@@ -169,23 +167,13 @@ impl DenseFeedForward {
     pub fn forward_in<R>(&self, x: Tensor<3>, pass: &mut Pass<R>) -> Tensor<3> {
         let h = pass.linear(&self.input, x);
         let h = pass.keep(Op::InputProjection, h);
-        let h = match self.activation {
-            Activation::SwiGlu => swiglu(h),
-            gated if gated.is_gated() => {
-                let (value, gate) = self.halves(h);
-                gated.apply(gate) * value
-            }
-            plain => plain.apply(h),
+        let h = match (self.activation.gate(), self.activation) {
+            (Some(gate), _) => glu(h, gate),
+            (None, Activation::Relu) => activation::relu(h),
+            (None, _) => gelu(h),
         };
         let h = pass.keep(Op::Activation, h);
         pass.linear(&self.output, h)
-    }
-
-    /// (value, gate), each `[batch, seq, d_ff]`.
-    fn halves(&self, h: Tensor<3>) -> (Tensor<3>, Tensor<3>) {
-        let value = h.clone().narrow(2, 0, self.d_ff);
-        let gate = h.narrow(2, self.d_ff, self.d_ff);
-        (value, gate)
     }
 }
 
@@ -199,7 +187,7 @@ impl FeedForward for DenseFeedForward {
 
 /// `x·Φ(x)`, composed. `burn::tensor::activation::gelu` computes the same, but on every backend except flex its gradient is that of
 /// the tanh approximation, 2e-5 off (Burn 0.22.1; docs/lab-notebook.md).
-fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+fn gelu(x: Tensor<3>) -> Tensor<3> {
     let phi = ((x.clone() * core::f64::consts::FRAC_1_SQRT_2).erf() + 1.0) * 0.5;
     x * phi
 }

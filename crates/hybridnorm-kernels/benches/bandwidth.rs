@@ -7,7 +7,8 @@ use std::time::Instant;
 
 use burn::tensor::{Device, Distribution, Int, Tensor};
 use hybridnorm_kernels::{
-    AdamWStep, QkvNorm, QkvSpec, adamw, cross_entropy, qkv_norm_rope, rms_norm, square_sum, swiglu,
+    AdamWStep, Gate, QkvNorm, QkvSpec, adamw, cross_entropy, glu, qkv_norm_rope, rms_norm,
+    square_sum,
 };
 
 const ROWS: usize = 4096;
@@ -69,7 +70,7 @@ fn main() {
         ));
     });
     tell("SwiGLU", 3.0, &|| {
-        black_box(swiglu(wide.clone()));
+        black_box(glu(wide.clone(), Gate::Silu));
     });
     let targets = Tensor::<1, Int>::zeros([ROWS], device);
     tell("cross-entropy", 1.0, &|| {

@@ -11,13 +11,14 @@ use burn::tensor::IntDType;
 use crate::attention::{self, AttentionSpec};
 use crate::compose;
 use crate::cross_entropy;
+use crate::glu::{self, Gate};
 use crate::groups::Groups;
 use crate::head::{self, Head, HeadSpec, LossAndGradients};
 use crate::norm::{self, NormSpec};
 use crate::ops::KernelOps;
 use crate::profile::Place;
+use crate::project;
 use crate::qkv::{self, Constants, QkvSpec};
-use crate::{project, swiglu};
 
 impl<B: KernelOps, C: CheckpointStrategy> KernelOps for Autodiff<B, C> {
     fn grouped_matmul(
@@ -63,7 +64,7 @@ impl<B: KernelOps, C: CheckpointStrategy> KernelOps for Autodiff<B, C> {
         {
             OpsKind::Tracked(prep) => {
                 let out = B::dispatch(x.into_primitive(), rows, places.clone());
-                prep.finish((places, tokens), out)
+                prep.finish((places, tokens, Place::here()), out)
             }
             OpsKind::UnTracked(prep) => prep.finish(B::dispatch(x.into_primitive(), rows, places)),
         }
@@ -83,7 +84,7 @@ impl<B: KernelOps, C: CheckpointStrategy> KernelOps for Autodiff<B, C> {
         {
             OpsKind::Tracked(mut prep) => {
                 let routes = [rows.clone(), order.clone(), places.clone()];
-                let saved = (prep.checkpoint(&y), prep.checkpoint(&weights), routes);
+                let saved = [prep.checkpoint(&y), prep.checkpoint(&weights)];
                 let out = B::combine(
                     y.into_primitive(),
                     weights.into_primitive(),
@@ -91,7 +92,7 @@ impl<B: KernelOps, C: CheckpointStrategy> KernelOps for Autodiff<B, C> {
                     order,
                     places,
                 );
-                prep.finish(saved, out)
+                prep.finish((saved, routes, Place::here()), out)
             }
             OpsKind::UnTracked(prep) => {
                 let out = B::combine(
@@ -142,8 +143,16 @@ impl<B: KernelOps, C: CheckpointStrategy> KernelOps for Autodiff<B, C> {
         attention::differentiable::<B, C>(qkv, documents, by_document, spec)
     }
 
-    fn swiglu(h: FloatTensor<Self>) -> FloatTensor<Self> {
-        swiglu::differentiable::<B, C>(h)
+    fn glu(h: FloatTensor<Self>, gate: Gate) -> FloatTensor<Self> {
+        glu::differentiable::<B, C>(h, gate)
+    }
+
+    fn gated(
+        value: FloatTensor<Self>,
+        gate: FloatTensor<Self>,
+        function: Gate,
+    ) -> FloatTensor<Self> {
+        glu::gated_differentiable::<B, C>(value, gate, function)
     }
 
     fn cross_entropy(logits: FloatTensor<Self>, targets: IntTensor<Self>) -> FloatTensor<Self> {
@@ -204,14 +213,15 @@ impl<B: KernelOps> Backward<B, 2> for GroupedMatmul {
 struct DispatchRows;
 
 impl<B: KernelOps> Backward<B, 1> for DispatchRows {
-    type State = (IntTensor<B>, usize);
+    type State = (IntTensor<B>, usize, Place);
 
     fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
         let [x_node] = ops.parents;
         let dy = grads.consume::<B>(&ops.node);
-        let (places, tokens) = ops.state;
+        let (places, tokens, place) = ops.state;
         if let Some(node) = x_node {
-            grads.register::<B>(node.id, compose::gather_sum::<B>(dy, places, tokens));
+            let dx = place.at(|| B::dispatch_backward(dy, places, tokens));
+            grads.register::<B>(node.id, dx);
         }
     }
 }
@@ -220,7 +230,7 @@ impl<B: KernelOps> Backward<B, 1> for DispatchRows {
 struct Combine;
 
 impl<B: KernelOps> Backward<B, 2> for Combine {
-    type State = (NodeId, NodeId, [IntTensor<B>; 3]);
+    type State = ([NodeId; 2], [IntTensor<B>; 3], Place);
 
     fn backward(
         self,
@@ -228,18 +238,16 @@ impl<B: KernelOps> Backward<B, 2> for Combine {
         grads: &mut Gradients,
         checkpointer: &mut Checkpointer,
     ) {
-        let [y_node, weights_node] = ops.parents;
         let upstream = grads.consume::<B>(&ops.node);
-        let (y, weights, [rows, order, places]) = ops.state;
-        let y: FloatTensor<B> = checkpointer.retrieve_node_output(y);
-        let weights: FloatTensor<B> = checkpointer.retrieve_node_output(weights);
-        if let Some(node) = y_node {
-            let dy = compose::combine_dy::<B>(upstream.clone(), weights, rows, order);
-            grads.register::<B>(node.id, dy);
-        }
-        if let Some(node) = weights_node {
-            let dweights = compose::combine_dweights::<B>(upstream, y, places);
-            grads.register::<B>(node.id, dweights);
+        let (saved, [rows, order, places], place) = ops.state;
+        let [y, weights] =
+            saved.map(|id| -> FloatTensor<B> { checkpointer.retrieve_node_output(id) });
+        let (dy, dweights) =
+            place.at(|| B::combine_backward(upstream, y, weights, rows, order, places));
+        for (node, gradient) in ops.parents.into_iter().zip([dy, dweights]) {
+            if let Some(node) = node {
+                grads.register::<B>(node.id, gradient);
+            }
         }
     }
 }

@@ -22,6 +22,7 @@ mod cube;
 mod decode;
 #[cfg(feature = "flex")]
 mod flex;
+mod glu;
 mod groups;
 mod head;
 #[cfg(any(feature = "flex", feature = "ndarray"))]
@@ -34,12 +35,12 @@ pub mod profile;
 mod project;
 mod qkv;
 mod reference;
-mod swiglu;
 
 pub use adamw::{AdamWStep, adamw};
 pub use attention::{AttentionSpec, attention};
 pub use cross_entropy::cross_entropy;
 pub use decode::{DecodeSpec, decode_attention};
+pub use glu::{Gate, gated, glu};
 pub use groups::{Groups, Routes};
 pub use head::{HeadSpec, head_loss};
 pub use norm::{NormSpec, norm, rms_norm};
@@ -48,7 +49,6 @@ pub use pool::on_pool;
 pub use project::project;
 pub use qkv::{QkvNorm, QkvSpec, qkv_norm_rope};
 pub use reference::{reference_ops, use_reference_ops};
-pub use swiglu::swiglu;
 
 use burn::backend::Dispatch;
 use burn::tensor::{Int, Tensor};

@@ -9,11 +9,12 @@ use crate::attention::{self, AttentionSpec, BLOCK, Composed};
 use crate::compose;
 use crate::cross_entropy;
 use crate::decode::{self, DecodeSpec};
+use crate::glu::{self, Gate};
 use crate::groups::Groups;
 use crate::head::{self, Head, HeadSpec};
 use crate::norm::{self, NormSpec};
+use crate::project;
 use crate::qkv::{self, Constants, QkvSpec};
-use crate::{project, swiglu};
 #[cfg(feature = "fusion")]
 use burn::backend::fusion::custom::TensorSpec;
 
@@ -60,6 +61,16 @@ pub trait KernelOps: Backend {
         Self::float_select(x, 0, rows)
     }
 
+    /// The gradient of `x` in [`dispatch`](Self::dispatch): each of `tokens` tokens adds up what came back from its copies.
+    #[fusion(meta = |dy, places, tokens| TensorSpec::new([*tokens, dy.shape[1]].into(), dy.dtype))]
+    fn dispatch_backward(
+        dy: FloatTensor<Self>,
+        places: IntTensor<Self>,
+        tokens: usize,
+    ) -> FloatTensor<Self> {
+        compose::gather_sum::<Self>(dy, places, tokens)
+    }
+
     /// See [`combine`](crate::combine); `rows` and `order` are what its gradient needs.
     #[fusion(meta = |y, weights, _rows, _order, _places| TensorSpec::new([weights.shape[0], y.shape[1]].into(), y.dtype))]
     fn combine(
@@ -71,6 +82,20 @@ pub trait KernelOps: Backend {
     ) -> FloatTensor<Self> {
         let _ = (rows, order);
         compose::combine::<Self>(y, weights, places)
+    }
+
+    /// The gradients of `y` and `weights` in [`combine`](Self::combine).
+    #[fusion(meta = |_dout, y, weights, _rows, _order, _places| (y.clone(), weights.clone()))]
+    fn combine_backward(
+        dout: FloatTensor<Self>,
+        y: FloatTensor<Self>,
+        weights: FloatTensor<Self>,
+        rows: IntTensor<Self>,
+        order: IntTensor<Self>,
+        places: IntTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let dy = compose::combine_dy::<Self>(dout.clone(), weights, rows, order);
+        (dy, compose::combine_dweights::<Self>(dout, y, places))
     }
 
     /// See [`adamw`](crate::adamw()). Fused where the backend fuses; elsewhere one pass instead of a dozen.
@@ -210,16 +235,37 @@ pub trait KernelOps: Backend {
         decode::forward::<Self>(query, [keys, values], &spec)
     }
 
-    /// See [`swiglu`](crate::swiglu()).
-    #[fusion(meta = |h| TensorSpec::new(swiglu::out_shape(&h.shape), h.dtype))]
-    fn swiglu(h: FloatTensor<Self>) -> FloatTensor<Self> {
-        swiglu::forward::<Self>(h)
+    /// See [`glu`](crate::glu()).
+    #[fusion(meta = |h, _gate| TensorSpec::new(glu::out_shape(&h.shape), h.dtype))]
+    fn glu(h: FloatTensor<Self>, gate: Gate) -> FloatTensor<Self> {
+        glu::forward::<Self>(h, gate)
     }
 
-    /// The gradient of `h` in [`swiglu`](Self::swiglu).
-    #[fusion(meta = |h, _dy| h.clone())]
-    fn swiglu_backward(h: FloatTensor<Self>, dy: FloatTensor<Self>) -> FloatTensor<Self> {
-        swiglu::backward::<Self>(h, dy)
+    /// The gradient of `h` in [`glu`](Self::glu).
+    #[fusion(meta = |h, _dy, _gate| h.clone())]
+    fn glu_backward(h: FloatTensor<Self>, dy: FloatTensor<Self>, gate: Gate) -> FloatTensor<Self> {
+        glu::backward::<Self>(h, dy, gate)
+    }
+
+    /// See [`gated`](crate::gated).
+    #[fusion(default)]
+    fn gated(
+        value: FloatTensor<Self>,
+        gate: FloatTensor<Self>,
+        function: Gate,
+    ) -> FloatTensor<Self> {
+        glu::gated_forward::<Self>(value, gate, function)
+    }
+
+    /// The gradients of `value` and `gate` in [`gated`](Self::gated).
+    #[fusion(default)]
+    fn gated_backward(
+        value: FloatTensor<Self>,
+        gate: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        function: Gate,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        glu::gated_backward::<Self>(value, gate, dy, function)
     }
 
     /// See [`cross_entropy`](crate::cross_entropy()).

@@ -16,8 +16,8 @@ pub enum Work {
     QkvNormRope,
     /// [`attention`](crate::attention()).
     Attention,
-    /// [`swiglu`](crate::swiglu()).
-    SwiGlu,
+    /// [`glu`](crate::glu()) and [`gated`](crate::gated).
+    Gates,
     /// [`cross_entropy`](crate::cross_entropy()).
     CrossEntropy,
     /// [`square_sum`](crate::square_sum) and [`adamw`](crate::adamw()).
@@ -26,19 +26,22 @@ pub enum Work {
     Products,
     /// [`grouped_matmul`](crate::grouped_matmul).
     Experts,
+    /// [`dispatch`](crate::dispatch()) and [`combine`](crate::combine()).
+    Routes,
 }
 
 impl Work {
     /// All of it, and how it is called.
-    pub const ALL: [(Self, &'static str); 8] = [
+    pub const ALL: [(Self, &'static str); 9] = [
         (Self::Norm, "norms"),
         (Self::QkvNormRope, "norms inside attention, rotation"),
         (Self::Attention, "attention"),
-        (Self::SwiGlu, "SwiGLU"),
+        (Self::Gates, "gates"),
         (Self::CrossEntropy, "cross-entropy"),
         (Self::Optimizer, "gradient norm, AdamW"),
         (Self::Products, "products with the weights"),
         (Self::Experts, "products of experts"),
+        (Self::Routes, "the way to experts and back"),
     ];
 }
 

@@ -7,12 +7,12 @@ use burn::tensor::{Device, Tensor};
 use hybridnorm_core::init::{Initializer, Role};
 use hybridnorm_core::trace::Op;
 use hybridnorm_core::{Activation, ConfigError, Pass};
-use hybridnorm_kernels::{Groups, grouped_matmul};
+use hybridnorm_kernels::{Gate, Groups, gated, grouped_matmul};
 
-/// Refuses an activation without a gate.
-pub(crate) fn gated(activation: Activation) -> Result<(), ConfigError> {
-    if activation.is_gated() {
-        return Ok(());
+/// The function on the gates; refuses an activation without one.
+pub(crate) fn gate_of(activation: Activation) -> Result<Gate, ConfigError> {
+    if let Some(gate) = activation.gate() {
+        return Ok(gate);
     }
     let gated = Activation::ALL.into_iter().filter(|known| known.is_gated());
     let gated: Vec<String> = gated.map(|known| known.to_string()).collect();
@@ -32,7 +32,7 @@ pub struct Experts {
     /// `[E, F, D]`
     pub down: Param<Tensor<3>>,
     #[module(skip)]
-    activation: Activation,
+    function: Gate,
 }
 
 impl Experts {
@@ -53,13 +53,13 @@ impl Experts {
                 return Err(ConfigError::new(field, value, "at least 1"));
             }
         }
-        gated(activation)?;
+        let function = gate_of(activation)?;
         let input = |name| init.stacked(Role::FeedForwardInput, name, [n, d_model, d_ff], device);
         Ok(Self {
             gate: input("gate"),
             up: input("up"),
             down: init.stacked(Role::FeedForwardOutput, "down", [n, d_ff, d_model], device),
-            activation,
+            function,
         })
     }
 
@@ -87,7 +87,7 @@ impl Experts {
         };
         let gate_RF = product(x_RD.clone(), self.gate.val(), pass);
         let up_RF = product(x_RD, self.up.val(), pass);
-        let h_RF = pass.keep(Op::Activation, self.activation.apply(gate_RF) * up_RF);
+        let h_RF = pass.keep(Op::Activation, gated(up_RF, gate_RF, self.function));
         product(h_RF, self.down.val(), pass)
     }
 }

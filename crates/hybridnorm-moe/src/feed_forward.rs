@@ -11,7 +11,7 @@ use hybridnorm_core::{
 use hybridnorm_kernels::{combine, dispatch};
 use serde::{Deserialize, Serialize};
 
-use crate::experts::{Experts, gated};
+use crate::experts::{Experts, gate_of};
 use crate::losses::LossConfig;
 use crate::model::SparseLayers;
 use crate::router::{Router, RouterConfig, Routing};
@@ -77,7 +77,7 @@ impl SparseConfig {
                 ));
             }
         }
-        gated(self.activation)?;
+        gate_of(self.activation)?;
         // Far beyond any model, and small enough that no count of parameters overflows.
         const MOST: usize = 1 << 26;
         if self.router.n_experts.saturating_mul(self.d_ff) > MOST {

@@ -4,11 +4,11 @@
 
 mod adamw;
 mod cross_entropy;
+mod glu;
 mod norm;
 mod qkv;
 mod rows;
 mod softmax;
-mod swiglu;
 
 use burn::backend::cubecl::dtype_to_storage_type;
 use burn::backend::ops::IntTensorOps;
@@ -20,6 +20,7 @@ use burn_cubecl::kernel::into_contiguous;
 
 use crate::adamw::AdamWStep;
 use crate::attention::{self, AttentionSpec, BLOCK};
+use crate::glu::Gate;
 use crate::norm::NormSpec;
 use crate::ops::KernelOps;
 use crate::qkv::{Constants, QkvSpec};
@@ -128,12 +129,13 @@ impl KernelOps for CubeBackend {
         attention::backward::<Self, softmax::Fused>(qkv, documents, [sums, dout], spec, BLOCK)
     }
 
-    fn swiglu(h: FloatTensor<Self>) -> FloatTensor<Self> {
-        fast(|| swiglu::forward(&h)).unwrap_or_else(|| crate::swiglu::forward::<Self>(h))
+    fn glu(h: FloatTensor<Self>, gate: Gate) -> FloatTensor<Self> {
+        fast(|| glu::forward(&h, gate)).unwrap_or_else(|| crate::glu::forward::<Self>(h, gate))
     }
 
-    fn swiglu_backward(h: FloatTensor<Self>, dy: FloatTensor<Self>) -> FloatTensor<Self> {
-        fast(|| swiglu::backward(&h, &dy)).unwrap_or_else(|| crate::swiglu::backward::<Self>(h, dy))
+    fn glu_backward(h: FloatTensor<Self>, dy: FloatTensor<Self>, gate: Gate) -> FloatTensor<Self> {
+        fast(|| glu::backward(&h, &dy, gate))
+            .unwrap_or_else(|| crate::glu::backward::<Self>(h, dy, gate))
     }
 
     fn cross_entropy(logits: FloatTensor<Self>, targets: IntTensor<Self>) -> FloatTensor<Self> {

@@ -9,7 +9,7 @@ use super::product::{Matrix, product, strided};
 use crate::groups::Groups;
 
 /// Rows of a block: a height that a product is fast at. It does not follow the number of threads, on which the roundings must not depend.
-const BLOCK: usize = 128;
+const BLOCK: usize = 256;
 
 pub(super) fn matmul(x: &FlexTensor, weights: &FlexTensor, groups: &Groups) -> FlexTensor {
     let x = x.to_contiguous();

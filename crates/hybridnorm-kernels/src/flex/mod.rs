@@ -5,14 +5,15 @@ mod attention;
 mod cross_entropy;
 mod decode;
 mod few_rows;
+mod glu;
 mod grouped;
 mod head;
 mod norm;
 mod product;
 mod project;
 mod qkv;
+mod routes;
 mod simd;
-mod swiglu;
 
 use std::mem::MaybeUninit;
 
@@ -24,6 +25,7 @@ use burn::tensor::{Bytes, DType, IntDType, Shape};
 use crate::adamw::AdamWStep;
 use crate::attention::{AttentionSpec, BLOCK, Composed};
 use crate::decode::DecodeSpec;
+use crate::glu::Gate;
 use crate::groups::Groups;
 use crate::head::{Head, HeadSpec, LossAndGradients};
 use crate::norm::NormSpec;
@@ -59,6 +61,55 @@ impl KernelOps for Flex {
             (DType::F32, DType::F32) => timed(Work::Experts, || grouped::outer(&x, &dy, &groups)),
             _ => compose::grouped_outer::<Self>(x, dy, &groups),
         }
+    }
+
+    fn dispatch(
+        x: FloatTensor<Self>,
+        rows: IntTensor<Self>,
+        _places: IntTensor<Self>,
+    ) -> FloatTensor<Self> {
+        fast(Work::Routes, || routes::gather(&x, &rows))
+            .unwrap_or_else(|| Self::float_select(x, 0, rows))
+    }
+
+    fn dispatch_backward(
+        dy: FloatTensor<Self>,
+        places: IntTensor<Self>,
+        tokens: usize,
+    ) -> FloatTensor<Self> {
+        fast(Work::Routes, || routes::sum(&dy, None, &places, tokens))
+            .unwrap_or_else(|| compose::gather_sum::<Self>(dy, places, tokens))
+    }
+
+    fn combine(
+        y: FloatTensor<Self>,
+        weights: FloatTensor<Self>,
+        _rows: IntTensor<Self>,
+        _order: IntTensor<Self>,
+        places: IntTensor<Self>,
+    ) -> FloatTensor<Self> {
+        let tokens = weights.layout().shape()[0];
+        fast(Work::Routes, || {
+            routes::sum(&y, Some(&weights), &places, tokens)
+        })
+        .unwrap_or_else(|| compose::combine::<Self>(y, weights, places))
+    }
+
+    fn combine_backward(
+        dout: FloatTensor<Self>,
+        y: FloatTensor<Self>,
+        weights: FloatTensor<Self>,
+        rows: IntTensor<Self>,
+        order: IntTensor<Self>,
+        places: IntTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        fast(Work::Routes, || {
+            routes::combine_backward([&dout, &y, &weights], &order)
+        })
+        .unwrap_or_else(|| {
+            let dy = compose::combine_dy::<Self>(dout.clone(), weights, rows, order);
+            (dy, compose::combine_dweights::<Self>(dout, y, places))
+        })
     }
 
     fn adamw(
@@ -204,14 +255,35 @@ impl KernelOps for Flex {
         .unwrap_or_else(|| crate::decode::forward::<Self>(query, [keys, values], &spec))
     }
 
-    fn swiglu(h: FloatTensor<Self>) -> FloatTensor<Self> {
-        fast(Work::SwiGlu, || swiglu::forward(&h))
-            .unwrap_or_else(|| crate::swiglu::forward::<Self>(h))
+    fn glu(h: FloatTensor<Self>, gate: Gate) -> FloatTensor<Self> {
+        fast(Work::Gates, || glu::forward(&h, gate))
+            .unwrap_or_else(|| crate::glu::forward::<Self>(h, gate))
     }
 
-    fn swiglu_backward(h: FloatTensor<Self>, dy: FloatTensor<Self>) -> FloatTensor<Self> {
-        fast(Work::SwiGlu, || swiglu::backward(&h, &dy))
-            .unwrap_or_else(|| crate::swiglu::backward::<Self>(h, dy))
+    fn glu_backward(h: FloatTensor<Self>, dy: FloatTensor<Self>, gate: Gate) -> FloatTensor<Self> {
+        fast(Work::Gates, || glu::backward(&h, &dy, gate))
+            .unwrap_or_else(|| crate::glu::backward::<Self>(h, dy, gate))
+    }
+
+    fn gated(
+        value: FloatTensor<Self>,
+        gate: FloatTensor<Self>,
+        function: Gate,
+    ) -> FloatTensor<Self> {
+        fast(Work::Gates, || glu::gated(&value, &gate, function))
+            .unwrap_or_else(|| crate::glu::gated_forward::<Self>(value, gate, function))
+    }
+
+    fn gated_backward(
+        value: FloatTensor<Self>,
+        gate: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        function: Gate,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        fast(Work::Gates, || {
+            glu::gated_backward([&value, &gate, &dy], function)
+        })
+        .unwrap_or_else(|| crate::glu::gated_backward::<Self>(value, gate, dy, function))
     }
 
     fn cross_entropy(logits: FloatTensor<Self>, targets: IntTensor<Self>) -> FloatTensor<Self> {

@@ -142,13 +142,11 @@ impl Table<'_> {
 
     fn dense(&self, d_ff: usize, activation: Activation, all: &mut Vec<Operation>) {
         let width = d_ff as f64;
-        // In widths: the input projection; for GELU what its parts keep.
-        let (kept, working) = match activation {
-            Activation::SwiGlu => (2.0, 3.0),
-            Activation::GeGlu | Activation::GeGluExact => (5.0, 2.0),
-            Activation::ReGlu => (3.0, 2.0),
-            Activation::Gelu => (3.0, 2.0),
-            Activation::Relu => (1.0, 1.0),
+        // In widths: the input projection, value and gate where there is one; for GELU without a gate what its parts keep.
+        let (kept, working) = match (activation.gate(), activation) {
+            (Some(_), _) => (2.0, 3.0),
+            (None, Activation::Relu) => (1.0, 1.0),
+            (None, _) => (3.0, 2.0),
         };
         let streams = 2.0 * self.decoder.d_model as f64;
         all.push(self.linear("feed-forward input", self.decoder.d_model));
@@ -170,14 +168,9 @@ impl Table<'_> {
         // A copy of the token for each of its experts, factor of two products, and the ways there and back.
         let dispatched = copies * stream + 3.0 * copies;
         all.push(Operation::new("dispatch", dispatched, 0.0));
-        // Gate and value in tensors of their own, what its function keeps, and the gate behind it.
-        let kept = match sparse.activation {
-            Activation::SwiGlu | Activation::Gelu => 4.0,
-            Activation::GeGlu | Activation::GeGluExact => 5.0,
-            Activation::ReGlu | Activation::Relu => 3.0,
-        };
+        // Value and gate in tensors of their own; in the backward pass their gradients.
         let working = 2.0 * width + 2.0 * stream;
-        all.push(Operation::new("experts", kept * width, working));
+        all.push(Operation::new("experts", 2.0 * width, working));
         let down = self.product * width;
         all.push(Operation::new("experts' output", down, 0.0));
         all.push(Operation::new("combine", copies * stream + copies, 0.0));

@@ -117,7 +117,7 @@ fn time_is_counted_where_it_is_spent() {
     let (step, forward) = (spent(false), spent(true));
     assert_eq!(step.len(), 3);
     let of = |places: &[Vec<f64>], at: usize, work: Work| places[at][work as usize];
-    for work in [Work::Attention, Work::QkvNormRope, Work::SwiGlu] {
+    for work in [Work::Attention, Work::QkvNormRope, Work::Gates] {
         assert_eq!(of(&step, 0, work), 0.0, "{work:?}");
         assert!((1..3).all(|at| of(&step, at, work) > 0.0), "{work:?}");
     }

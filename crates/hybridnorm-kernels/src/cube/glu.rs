@@ -1,11 +1,11 @@
-//! SwiGLU and its gradient.
+//! Gated linear units and their gradient.
 
 use burn_cubecl::cubecl::{self, calculate_cube_count_elemwise, prelude::*};
 use burn_cubecl::tensor::CubeTensor;
 
 use super::element;
 use super::rows::{address, dense, empty, rows_of, vector};
-use crate::swiglu::out_shape;
+use crate::glu::{Gate, out_shape};
 
 /// `1/(1 + e^−x)`, without an exponential that could overflow.
 #[cube]
@@ -21,6 +21,39 @@ fn sigmoid<N: Size>(x: Vector<f32, N>) -> Vector<f32, N> {
     out
 }
 
+/// What σ is taken of in `gate·σ(angle)`, and its slope.
+#[cube]
+fn angle<N: Size>(gate: Vector<f32, N>, #[comptime] function: Gate) -> Vector<f32, N> {
+    let mut angle = gate;
+    if comptime!(function == Gate::GeluTanh) {
+        let one = Vector::<f32, N>::new(1.0f32);
+        let cubic = Vector::<f32, N>::new(0.044715f32);
+        angle = gate * (one + gate * gate * cubic) * Vector::<f32, N>::new(1.595_769_f32);
+    }
+    angle
+}
+
+#[cube]
+fn angle_slope<N: Size>(gate: Vector<f32, N>, #[comptime] function: Gate) -> Vector<f32, N> {
+    let mut slope = Vector::<f32, N>::new(1.0f32);
+    if comptime!(function == Gate::GeluTanh) {
+        let cubic = Vector::<f32, N>::new(3.0f32 * 0.044715f32);
+        slope = (slope + gate * gate * cubic) * Vector::<f32, N>::new(1.595_769_f32);
+    }
+    slope
+}
+
+/// 1 where the gate of a ReLU is open, 0 elsewhere.
+#[cube]
+fn is_positive<N: Size>(gate: Vector<f32, N>) -> Vector<f32, N> {
+    let mut out = Vector::<f32, N>::new(0.0f32);
+    #[unroll]
+    for k in 0..N::value() {
+        out.insert(k, select(gate.extract(k) > 0.0f32, 1.0f32, 0.0f32));
+    }
+    out
+}
+
 /// Each unit has one vector of the output.
 #[cube(launch_unchecked, address_type = "dynamic")]
 fn forward_kernel<F: Float, N: Size>(
@@ -28,6 +61,7 @@ fn forward_kernel<F: Float, N: Size>(
     out: &mut [Vector<F, N>],
     vectors: usize,
     half: usize,
+    #[comptime] function: Gate,
     #[define(F)] _dtype: ElemType,
 ) {
     let at = ABSOLUTE_POS;
@@ -35,7 +69,11 @@ fn forward_kernel<F: Float, N: Size>(
         let from = at / half * 2 * half + at % half;
         let value = Vector::<f32, N>::cast_from(h[from]);
         let gate = Vector::<f32, N>::cast_from(h[from + half]);
-        out[at] = Vector::cast_from(gate * sigmoid::<N>(gate) * value);
+        let mut open = is_positive::<N>(gate);
+        if comptime!(function != Gate::Relu) {
+            open = sigmoid::<N>(angle::<N>(gate, function));
+        }
+        out[at] = Vector::cast_from(gate * open * value);
     }
 }
 
@@ -47,6 +85,7 @@ fn backward_kernel<F: Float, N: Size>(
     dh: &mut [Vector<F, N>],
     vectors: usize,
     half: usize,
+    #[comptime] function: Gate,
     #[define(F)] _dtype: ElemType,
 ) {
     let at = ABSOLUTE_POS;
@@ -54,16 +93,24 @@ fn backward_kernel<F: Float, N: Size>(
         let from = at / half * 2 * half + at % half;
         let value = Vector::<f32, N>::cast_from(h[from]);
         let gate = Vector::<f32, N>::cast_from(h[from + half]);
-        let open = sigmoid::<N>(gate);
+        let one = Vector::<f32, N>::new(1.0f32);
+        let mut open = is_positive::<N>(gate);
+        let mut slope = one;
+        if comptime!(function != Gate::Relu) {
+            let angle = angle::<N>(gate, function);
+            open = sigmoid::<N>(angle);
+            let shut = sigmoid::<N>(Vector::<f32, N>::new(0.0f32) - angle);
+            slope = one + gate * shut * angle_slope::<N>(gate, function);
+        }
         let scaled = Vector::<f32, N>::cast_from(dy[at]) * open;
-        let slope = gate - gate * open + Vector::<f32, N>::new(1.0f32);
         dh[from] = Vector::cast_from(scaled * gate);
         dh[from + half] = Vector::cast_from(scaled * value * slope);
     }
 }
 
-pub(super) fn forward(h: &CubeTensor) -> Option<CubeTensor> {
-    let h = dense(h)?;
+/// `None` for GELU itself, whose error function is Burn's.
+pub(super) fn forward(h: &CubeTensor, gate: Gate) -> Option<CubeTensor> {
+    let h = dense(h).filter(|_| gate != Gate::Gelu)?;
     let [_, width] = rows_of(&h);
     let half = width / 2;
     let size = vector(&h, half);
@@ -83,15 +130,16 @@ pub(super) fn forward(h: &CubeTensor) -> Option<CubeTensor> {
             out.clone().into_buffer_arg(),
             vectors,
             half / size,
+            gate,
             element(h.dtype),
         );
     }
     Some(out)
 }
 
-pub(super) fn backward(h: &CubeTensor, dy: &CubeTensor) -> Option<CubeTensor> {
+pub(super) fn backward(h: &CubeTensor, dy: &CubeTensor, gate: Gate) -> Option<CubeTensor> {
     let (h, dy) = (dense(h)?, dense(dy)?);
-    if dy.dtype != h.dtype {
+    if dy.dtype != h.dtype || gate == Gate::Gelu {
         return None;
     }
     let [_, half] = rows_of(&dy);
@@ -113,6 +161,7 @@ pub(super) fn backward(h: &CubeTensor, dy: &CubeTensor) -> Option<CubeTensor> {
             dh.clone().into_buffer_arg(),
             vectors,
             half / size,
+            gate,
             element(h.dtype),
         );
     }
