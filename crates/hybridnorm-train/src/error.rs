@@ -267,6 +267,7 @@ impl Error {
                 TrainError::Config(_)
                 | TrainError::Precision { .. }
                 | TrainError::RunExists { .. }
+                | TrainError::NoDirectory { .. }
                 | TrainError::NoRun { .. }
                 | TrainError::Locked { .. }
                 | TrainError::Io { .. }

@@ -127,7 +127,7 @@ pub struct RunFlags {
     #[arg(long, help_heading = GUARDS, value_name = "ACTION", help = or("After a loss or gradient that is not finite: skip, rollback, stop", GuardConfig::default().non_finite))]
     pub(super) on_non_finite: Option<Action>,
     /// End the run, with a checkpoint, once this much time has passed: 90m, 11h 30m
-    #[arg(long, help_heading = RUN_DIRECTORY, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long, help_heading = RUN_DIRECTORY, value_name = "TIME", allow_hyphen_values = true, value_parser = humantime::parse_duration)]
     pub(super) max_time: Option<Duration>,
     /// Also write figures as TensorBoard event files, to tensorboard/ in the run directory
     #[arg(long, help_heading = REPORTS)]

@@ -18,7 +18,7 @@ use crate::error::Error;
 use crate::generate::fits;
 use crate::presets;
 use crate::recipe::{OptimizerName, ScheduleShape};
-use crate::run::RunConfig;
+use crate::run::{BadConfig, RunConfig};
 
 /// Rows of the embedding are a multiple of this, which matrix units like.
 const VOCAB_MULTIPLE: usize = 64;
@@ -209,13 +209,10 @@ fn set_vocabulary(
 
 fn read(file: &Path) -> Result<RunConfig, Error> {
     let text = fs::read_to_string(file).map_err(Error::io("read", file))?;
-    toml::from_str(&text).map_err(|error| Error::ConfigFile {
+    RunConfig::from_toml(&text).map_err(|BadConfig { line, reason }| Error::ConfigFile {
         path: file.to_path_buf(),
-        line: error
-            .span()
-            .and_then(|span| text.get(..span.start))
-            .map(|before| before.matches('\n').count() + 1),
-        reason: error.message().to_string(),
+        line,
+        reason,
     })
 }
 

@@ -38,6 +38,12 @@ pub enum TrainError {
         /// The directory.
         path: PathBuf,
     },
+    /// Something else stands where the run directory is to be.
+    #[error("{} is no directory: choose another place for the run", path.display())]
+    NoDirectory {
+        /// What is there.
+        path: PathBuf,
+    },
     /// There is nothing to resume.
     #[error("{} holds no run: it has no config.toml", path.display())]
     NoRun {

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::error::TrainError;
 use super::tensorboard::TENSORBOARD;
 use crate::checkpoint::{CheckpointStore, sync_dir};
-use crate::run::RunConfig;
+use crate::run::{BadConfig, RunConfig};
 
 /// The configuration's file name.
 pub const CONFIG: &str = "config.toml";
@@ -87,6 +87,9 @@ impl RunDir {
     pub fn probe(path: &Path) -> Result<(), TrainError> {
         if path.is_dir() {
             refuse_if_taken(path)?;
+        } else if path.exists() {
+            let path = path.to_path_buf();
+            return Err(TrainError::NoDirectory { path });
         }
         let nearest = path.ancestors().find(|dir| dir.exists());
         let nearest = match nearest {
@@ -184,14 +187,12 @@ pub fn stored_config(path: &Path) -> Result<RunConfig, TrainError> {
         },
         _ => TrainError::io("read", &file)(error),
     })?;
-    toml::from_str(&text).map_err(|error: toml::de::Error| {
-        // Not the error as it prints itself: it repeats the line, however long that is.
-        let before = error.span().and_then(|span| text.get(..span.start));
-        let line = before.map_or(1, |before| before.matches('\n').count() + 1);
-        TrainError::ConfigFile {
-            path: file,
-            reason: format!("line {line}: {}", one_line(error.message())),
-        }
+    RunConfig::from_toml(&text).map_err(|BadConfig { line, reason }| TrainError::ConfigFile {
+        path: file,
+        reason: match line {
+            Some(line) => format!("line {line}: {reason}"),
+            None => reason,
+        },
     })
 }
 
@@ -287,8 +288,7 @@ fn to_toml(file: &Path, config: &RunConfig) -> Result<String, TrainError> {
         reason,
     };
     let text = toml::to_string(config).map_err(|error| failed(one_line(&error.to_string())))?;
-    let back: RunConfig =
-        toml::from_str(&text).map_err(|error| failed(one_line(&error.to_string())))?;
+    let back = RunConfig::from_toml(&text).map_err(|bad| failed(bad.reason))?;
     match differing_fields(&back, config)?.into_iter().next() {
         None => Ok(text),
         Some(lost) => {

@@ -114,24 +114,40 @@ impl Workload {
             .collect()
     }
 
-    /// What is largest when all has been done.
+    /// What needs least, and what is largest in it.
     fn hopeless(&self) -> Result<String, ConfigError> {
-        let least = Knobs {
-            micro_batch: 1,
+        let now = self.knobs();
+        let sliced = Knobs {
             recompute: Recompute::Block,
             logit_rows: Some(1),
+            ..now
         };
-        let memory = self.with(least).memory()?;
+        // Where nothing is accumulated yet, smaller micro-batches cost the sum of their gradients.
+        let divided = Knobs {
+            micro_batch: 1,
+            ..sliced
+        };
+        let (mut least, mut memory) = (now, self.memory()?);
+        for knobs in [sliced, divided] {
+            let found = self.with(knobs).memory()?;
+            if found.total() < memory.total() {
+                (least, memory) = (knobs, found);
+            }
+        }
         let largest = memory
             .components()
             .into_iter()
             .max_by_key(|(_, bytes)| *bytes);
         let (name, bytes) = largest.unwrap_or(("process", 0));
-        Ok(format!(
-            "--micro-batch 1 --recompute block --logit-rows 1 would still need {}, of which the largest part is {} for {name}",
-            in_words(memory.total()),
-            in_words(bytes),
-        ))
+        let bytes = in_words(bytes);
+        Ok(match least == now {
+            true => format!("nothing would need less, and the largest part is {bytes} for {name}"),
+            false => format!(
+                "{} would still need {}, of which the largest part is {bytes} for {name}",
+                self.flags(least),
+                in_words(memory.total()),
+            ),
+        })
     }
 
     fn first_that_fits(

@@ -281,15 +281,14 @@ impl Workload {
 
     /// The parameters of `layers` blocks in the type of their products, where it is another one.
     fn copies(&self, layers: usize) -> f64 {
-        let each = match self.stages.precision {
-            Precision::F32 => 0.0,
-            Precision::Bf16 => 0.5,
-        };
+        if self.stages.precision == Precision::F32 {
+            return 0.0;
+        }
         let model = &self.model.decoder;
         let outside = if model.tied { 1 } else { 2 };
         let blocks: f64 = self.matrices().into_iter().skip(outside).sum();
         let head = FLOAT * model.padded_vocab_size as f64 * model.d_model as f64;
-        each * (head + blocks * layers as f64 / model.n_layers as f64)
+        0.5 * (head + blocks * layers as f64 / model.n_layers as f64)
     }
 }
 

@@ -124,6 +124,18 @@ fn where_nothing_helps_the_largest_part_is_named() {
     assert!(text.contains("for optimiser state"), "{text}");
 }
 
+/// With few tokens the gradients that are summed up cost more than smaller micro-batches spare.
+#[test]
+fn what_would_need_more_is_not_advised() {
+    let workload = Workload {
+        seq: 8,
+        micro_batch: 2,
+        ..workload()
+    };
+    let text = refusal(&workload, 0.05).to_string();
+    assert!(!text.contains("--micro-batch"), "{text}");
+}
+
 #[test]
 fn devices_that_share_a_memory_add_up() {
     let one = workload().memory().unwrap();

@@ -2,6 +2,7 @@
 
 mod data;
 mod evaluation;
+mod file;
 mod schedule;
 mod training;
 
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 pub use data::{DataConfig, SourceConfig};
 pub use evaluation::EvaluationConfig;
+pub use file::BadConfig;
 pub use schedule::ScheduleConfig;
 pub(crate) use training::LOOKS;
 pub use training::TrainingConfig;
@@ -92,21 +94,21 @@ impl RunConfig {
             let field = "training.micro_batch";
             return Err(ConfigError::new(field, t.micro_batch, allowed));
         }
-        let tokens = (t.batch as u64).checked_mul(t.seq as u64);
-        if tokens
-            .and_then(|tokens| tokens.checked_mul(t.steps))
-            .is_none()
-        {
-            let allowed = "batch · seq · steps below 2^64 tokens";
-            return Err(ConfigError::new("training.steps", t.steps, allowed));
-        }
         const MOST: u64 = 1 << 31;
-        if tokens.is_none_or(|tokens| tokens > MOST) {
+        if t.seq as u64 > MOST {
+            return Err(ConfigError::new("training.seq", t.seq, "at most 2^31"));
+        }
+        let tokens = (t.batch as u64).checked_mul(t.seq as u64);
+        let Some(tokens) = tokens.filter(|tokens| *tokens <= MOST) else {
             let allowed = format!(
                 "at most 2^31 tokens in a step, {} sequences here",
                 MOST / t.seq as u64
             );
             return Err(ConfigError::new("training.batch", t.batch, allowed));
+        };
+        if tokens.checked_mul(t.steps).is_none() {
+            let allowed = "batch · seq · steps below 2^64 tokens";
+            return Err(ConfigError::new("training.steps", t.steps, allowed));
         }
         if t.seq > self.model.max_seq_len {
             let allowed = format!("at most model.max_seq_len = {}", self.model.max_seq_len);
