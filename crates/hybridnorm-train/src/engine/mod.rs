@@ -212,10 +212,11 @@ pub fn train(request: TrainRequest) -> Result<TrainSummary, TrainError> {
     let data = batches.identity();
     let mut position = None;
     let (run, changes) = if resume {
-        let (run, changes) = RunDir::resume(&run_dir, &config, &allow)?;
+        let (mut run, changes) = RunDir::resume(&run_dir, &config, &allow)?;
         let store = run.checkpoints();
         (model, position) =
             restore::newest(&store, model, &mut optimizer, data.as_deref(), &console)?;
+        run.keep_config()?;
         console.note(&match &position {
             Some((
                 Position {

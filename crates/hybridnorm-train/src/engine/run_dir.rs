@@ -50,6 +50,8 @@ const FREE: &[&str] = &[
 pub struct RunDir {
     path: PathBuf,
     config: String,
+    /// Whether `config.toml` still says something else.
+    is_stale: bool,
     _lock: File,
 }
 
@@ -76,6 +78,7 @@ impl RunDir {
         Ok(Self {
             path: path.to_path_buf(),
             config: text,
+            is_stale: false,
             _lock: lock,
         })
     }
@@ -102,7 +105,8 @@ impl RunDir {
     }
 
     /// Opens the directory of a run to be continued as `requested`, and tells which of the fields named in `allow` have changed. Of a run
-    /// that has not taken a step, as one that was imported, all but the model may differ.
+    /// that has not taken a step, as one that was imported, all but the model may differ. Nothing is changed in it before
+    /// [`keep_config`](Self::keep_config).
     ///
     /// # Errors
     /// When it holds no run, is in use, or `requested` differs from the stored configuration in a field that changes
@@ -137,19 +141,28 @@ impl RunDir {
             });
         }
         let lock = lock(path)?;
-        let text = to_toml(&path.join(CONFIG), requested)?;
-        if stored != *requested {
-            store_config(path, &text)?;
-        }
         let run = Self {
             path: path.to_path_buf(),
-            config: text,
+            config: to_toml(&path.join(CONFIG), requested)?,
+            is_stale: stored != *requested,
             _lock: lock,
         };
         Ok((run, changes))
     }
 
-    /// The stored configuration as text.
+    /// Stores the configuration that the run is continued with, once nothing else can refuse it.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn keep_config(&mut self) -> Result<(), TrainError> {
+        if self.is_stale {
+            store_config(&self.path, &self.config)?;
+            self.is_stale = false;
+        }
+        Ok(())
+    }
+
+    /// The run's configuration as text.
     pub fn config(&self) -> &str {
         &self.config
     }

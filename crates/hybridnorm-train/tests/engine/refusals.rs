@@ -82,10 +82,14 @@ fn other_data_is_refused(#[case] device: &Device) {
     let dir = TempDir::new().unwrap();
     let config = tiny::config(4, 4);
     tiny::run_until(config.clone(), dir.path(), device, 2).unwrap();
-    let mut request = tiny::request(config, dir.path(), device, true);
+    let mut moved = config.clone();
+    moved.data.path = Some("elsewhere".into());
+    let mut request = tiny::request(moved, dir.path(), device, true);
     request.batches = std::sync::Arc::new(tiny::Hashed { batch: 4, seq: 9 });
     let error = train(request).unwrap_err();
     assert!(matches!(error, TrainError::DataChanged { .. }), "{error}");
+    // Who was refused has changed nothing.
+    assert_eq!(stored_config(dir.path()).unwrap(), config);
 }
 
 #[rstest]
