@@ -33,8 +33,6 @@ impl Sizes {
             }
             training.micro_batch = match self.micro_batch {
                 Some(micro_batch) => micro_batch,
-                // What a configuration says by itself has to be right by itself.
-                None if self.batch.is_none() && devices == 1 => training.micro_batch,
                 None => largest_divisor(training.batch / devices, training.micro_batch),
             };
             return Ok(());
@@ -129,22 +127,6 @@ mod tests {
                 "{error}"
             );
         }
-    }
-
-    #[test]
-    fn a_configuration_is_not_corrected_in_silence() {
-        let configured = || TrainingConfig {
-            batch: 2,
-            micro_batch: 3,
-            ..TrainingConfig::default()
-        };
-        let mut training = configured();
-        let sizes = Sizes {
-            devices: 1,
-            ..Sizes::default()
-        };
-        sizes.overlay(&mut training).unwrap();
-        assert_eq!(training, configured());
     }
 
     #[test]
