@@ -132,10 +132,13 @@ impl core::fmt::Display for Summary<'_> {
         let Self(index, dir) = self;
         for (name, side) in [("training", Side::Train), ("validation", Side::Validation)] {
             let [tokens, documents, bytes] = index.totals(side).map(thousands);
-            let shards = index.side(side).len();
+            let shards = match index.side(side).len() {
+                1 => "1 shard".to_string(),
+                n => format!("{n} shards"),
+            };
             writeln!(
                 f,
-                "{name:<10} {tokens} tokens ({bytes} bytes) in {documents} documents, {shards} shards"
+                "{name:<10} {tokens} tokens ({bytes} bytes) in {documents} documents, {shards}"
             )?;
         }
         if let Some(duplicates) = index.duplicates {

@@ -5,8 +5,8 @@ use svg::node::element::Line;
 
 use super::{GRID, INK, WIDTH, place, ticks, words};
 
-/// About so many marks stand on a vertical axis.
-const MARKS: usize = 6;
+/// At most about so many marks stand on a vertical axis, and half as many at least.
+const MARKS: usize = 9;
 
 /// An axis.
 #[derive(Debug, Clone, Default)]
