@@ -35,6 +35,7 @@ pub mod profile;
 mod project;
 mod qkv;
 mod reference;
+mod softmax;
 
 pub use adamw::{AdamWStep, adamw};
 pub use attention::{AttentionSpec, attention};

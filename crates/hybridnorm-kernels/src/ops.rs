@@ -5,7 +5,7 @@ use burn::backend::{Backend, backend_extension};
 use burn::tensor::IntDType;
 
 use crate::adamw::AdamWStep;
-use crate::attention::{self, AttentionSpec, BLOCK, Composed};
+use crate::attention::{self, AttentionSpec, BLOCK};
 use crate::compose;
 use crate::cross_entropy;
 use crate::decode::{self, DecodeSpec};
@@ -15,6 +15,7 @@ use crate::head::{self, Head, HeadSpec};
 use crate::norm::{self, NormSpec};
 use crate::project;
 use crate::qkv::{self, Constants, QkvSpec};
+use crate::softmax::Composed;
 #[cfg(feature = "fusion")]
 use burn::backend::fusion::custom::TensorSpec;
 

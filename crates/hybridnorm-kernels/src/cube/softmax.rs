@@ -8,7 +8,7 @@ use burn_cubecl::{CubeBackend, tensor::CubeTensor};
 
 use super::element;
 use super::rows::{address, computes, empty, owned, row_max, row_sum, rows_of, spread, this_row};
-use crate::attention::{Composed, Seen, Softmax};
+use crate::softmax::{Composed, Seen, Softmax};
 
 /// [`Softmax`] in one kernel for each direction, which write where they read.
 pub(crate) struct Fused;

@@ -23,7 +23,7 @@ use burn::backend::tensor::{FloatTensor, IntTensor};
 use burn::tensor::{Bytes, DType, IntDType, Shape};
 
 use crate::adamw::AdamWStep;
-use crate::attention::{AttentionSpec, BLOCK, Composed};
+use crate::attention::{AttentionSpec, BLOCK};
 use crate::decode::DecodeSpec;
 use crate::glu::Gate;
 use crate::groups::Groups;
@@ -33,6 +33,7 @@ use crate::ops::KernelOps;
 use crate::profile::{Work, timed};
 use crate::qkv::{Constants, QkvSpec};
 use crate::reference::reference_ops;
+use crate::softmax::Composed;
 use crate::{compose, host};
 
 /// Multiplications from which a loop is divided among threads: fewer take no longer than waking one.

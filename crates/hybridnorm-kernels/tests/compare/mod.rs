@@ -14,6 +14,13 @@ pub fn numbers(n: usize, seed: u64) -> Vec<f64> {
     units.into_iter().map(|x| 2.0 * x).collect()
 }
 
+/// All numbers of `x`, one after the other.
+#[allow(dead_code)] // Not every file of tests needs it.
+pub fn flat<const D: usize>(x: Tensor<D>) -> Tensor<1> {
+    let n = x.dims().iter().product::<usize>();
+    x.reshape([n])
+}
+
 /// What `f` makes of flat inputs, and the gradient of each in a sum that weighs every output differently.
 pub fn run(
     inputs: &[Vec<f64>],
@@ -39,6 +46,7 @@ pub fn run(
 }
 
 /// `fused` on `device` in f32 against `plain` in f64.
+#[allow(dead_code)] // Not every file of tests needs it.
 #[track_caller]
 pub fn compare(
     device: &Device,
