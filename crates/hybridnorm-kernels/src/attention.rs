@@ -138,8 +138,8 @@ pub(crate) fn backward<B: Backend, S: Softmax<B>>(
         let scores = B::float_matmul(query.clone(), transposed::<B>(key.clone()));
         let dweights = B::float_matmul(dout.clone(), transposed::<B>(value));
         let [scores, dweights] = [scores, dweights].map(|x| unstacked::<B>(x, spec));
-        let scores = capped::<B>(scores, spec.softcap);
         let slope = spec.softcap.map(|cap| cap_slope::<B>(scores.clone(), cap));
+        let scores = capped::<B>(scores, spec.softcap);
         let (weights, dscores) = S::backward(scores, sums, dweights, &seen);
         let dscores = match slope {
             Some(slope) => B::float_mul(dscores, slope),

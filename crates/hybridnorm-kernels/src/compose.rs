@@ -137,11 +137,12 @@ pub(crate) fn softcap<B: Backend>(x: Float<B>, cap: f64) -> Float<B> {
     times(B::float_mask_where(small, large, B::float_tanh(x)), cap)
 }
 
-/// The slope of [`softcap`] where it gave `y`: 1 − (y/cap)².
-pub(crate) fn cap_slope<B: Backend>(y: Float<B>, cap: f64) -> Float<B> {
-    let tanh = B::float_mul_scalar(y, (1.0 / cap).into());
-    let square = B::float_mul(tanh.clone(), tanh);
-    B::float_add_scalar(B::float_neg(square), 1.0.into())
+/// The slope of [`softcap`] at `x`: with u = e^(−2|x|/cap) it is 4u/(1 + u)², where 1 − tanh² would have lost its digits above the cap.
+pub(crate) fn cap_slope<B: Backend>(x: Float<B>, cap: f64) -> Float<B> {
+    let u = B::float_exp(B::float_mul_scalar(B::float_abs(x), (-2.0 / cap).into()));
+    let share = B::float_recip(B::float_add_scalar(u.clone(), 1.0.into()));
+    let slope = B::float_mul(u, B::float_mul(share.clone(), share));
+    B::float_mul_scalar(slope, 4.0.into())
 }
 
 /// `x` in the type of its products, where they have one of their own.

@@ -83,7 +83,7 @@ pub(crate) struct Head<T> {
     pub(crate) bias: Option<T>,
 }
 
-/// The logits of `x`, whole.
+/// The logits of `x`, whole, under no cap yet.
 fn logits<B: KernelOps>(
     x: FloatTensor<B>,
     head: &Head<FloatTensor<B>>,
@@ -99,11 +99,10 @@ fn logits<B: KernelOps>(
         }
         None => z,
     };
-    let z = match spec.scale {
+    match spec.scale {
         1.0 => z,
         scale => B::float_mul_scalar(z, scale.into()),
-    };
-    capped::<B>(z, spec.softcap)
+    }
 }
 
 /// The loss of all rows at once, differentiable by Burn itself: what the operation computes.
@@ -117,7 +116,8 @@ fn whole<B: KernelOps>(
     let rows = x.shape()[0];
     let [x, weight] = [x, head.weight.clone()].map(|x| in_products::<B>(x, spec.products));
     let bias = head.bias.clone();
-    let both = cross_entropy::forward::<B>(logits::<B>(x, &Head { weight, bias }, spec), targets);
+    let z = capped::<B>(logits::<B>(x, &Head { weight, bias }, spec), spec.softcap);
+    let both = cross_entropy::forward::<B>(z, targets);
     weighed::<B>(both, shares, rows)
 }
 
@@ -155,6 +155,10 @@ pub(crate) fn forward<B: KernelOps>(
         let targets = B::int_slice(targets.clone(), &[Slice::from(range.clone())]);
         let shares = B::float_slice(shares.clone(), &[Slice::from(range.clone())]);
         let z = logits::<B>(x.clone(), &product, &spec);
+        let slope = spec
+            .softcap
+            .map(|cap| compose::cap_slope::<B>(z.clone(), cap));
+        let z = capped::<B>(z, spec.softcap);
         let both = B::cross_entropy(z.clone(), targets.clone());
         add::<B>(
             &mut loss,
@@ -163,7 +167,15 @@ pub(crate) fn forward<B: KernelOps>(
         if !gradients {
             continue;
         }
-        let dz = gradient_of_product::<B>(z, targets, both, shares, &spec);
+        let dz = gradient_of_logits::<B>(z, targets, both, shares);
+        let dz = match slope {
+            Some(slope) => B::float_mul(dz, slope),
+            None => dz,
+        };
+        let dz = match spec.scale {
+            1.0 => dz,
+            scale => B::float_mul_scalar(dz, scale.into()),
+        };
         if head.bias.is_some() {
             add::<B>(&mut dbias, B::float_sum_dim(dz.clone(), 0));
         }
@@ -192,27 +204,18 @@ pub(crate) fn forward<B: KernelOps>(
     )
 }
 
-/// The gradient of the loss in `x·W + b`, from the logits `z` that came of it.
-fn gradient_of_product<B: KernelOps>(
+/// The gradient of the loss in the logits `z`, capped and scaled as they are.
+fn gradient_of_logits<B: KernelOps>(
     z: FloatTensor<B>,
     targets: IntTensor<B>,
     both: FloatTensor<B>,
     shares: FloatTensor<B>,
-    spec: &HeadSpec,
 ) -> FloatTensor<B> {
     let rows = shares.shape()[0];
     let shares = B::float_reshape(shares, Shape::from([1, rows]));
     let unused = B::float_mul_scalar(shares.clone(), 0.0.into());
     let upstream = B::float_cat(vec![shares, unused], 0);
-    let dz = B::cross_entropy_backward(z.clone(), targets, both, upstream);
-    let dz = match spec.softcap {
-        Some(cap) => B::float_mul(dz, compose::cap_slope::<B>(z, cap)),
-        None => dz,
-    };
-    match spec.scale {
-        1.0 => dz,
-        scale => B::float_mul_scalar(dz, scale.into()),
-    }
+    B::cross_entropy_backward(z, targets, both, upstream)
 }
 
 fn add<B: Backend>(sum: &mut Option<FloatTensor<B>>, part: FloatTensor<B>) {

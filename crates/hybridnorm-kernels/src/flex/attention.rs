@@ -5,7 +5,7 @@ use burn::tensor::{DType, FloatDType};
 use rayon::prelude::*;
 
 use super::product::{Into, Matrix, multiply};
-use super::simd::{cap_slopes, dot, exp, exp_and_sum, max, softcap, vectorized};
+use super::simd::{dot, exp, exp_and_sum, max, softcap, softcap_and_slopes, vectorized};
 use crate::attention::AttentionSpec;
 
 /// Queries of a block.
@@ -233,8 +233,7 @@ impl Head<'_> {
             }
             let (weights, dscores) = (&mut weights[seen.clone()], &mut dscores[seen]);
             if let Some(cap) = self.softcap {
-                softcap(weights, cap);
-                cap_slopes(slopes, weights, cap);
+                softcap_and_slopes(weights, slopes, cap);
             }
             for weight in weights.iter_mut() {
                 *weight = exp(*weight - max) * share;

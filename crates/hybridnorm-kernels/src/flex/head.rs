@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::cross_entropy::columns;
 use super::product::{Matrix, add_product_on_all_cores, append_product_on_all_cores, strided};
-use super::simd::{cap_slopes, exp_and_sum, max, softcap, sum_of_exp, vectorized};
+use super::simd::{exp_and_sum, max, softcap, softcap_and_slopes, sum_of_exp, vectorized};
 use crate::head::{HeadSpec, LossAndGradients};
 use crate::profile::{Work, timed};
 
@@ -128,17 +128,19 @@ impl Row {
                 if scale != 1.0 {
                     logits.iter_mut().for_each(|x| *x *= scale);
                 }
-                if let Some(cap) = cap {
-                    softcap(logits, cap);
+                let mut slopes = slopes;
+                match (cap, &mut slopes) {
+                    (Some(cap), Some(slopes)) => {
+                        slopes.resize(logits.len(), 0.0);
+                        softcap_and_slopes(logits, slopes, cap);
+                    }
+                    (Some(cap), None) => softcap(logits, cap),
+                    (None, _) => {}
                 }
                 let (own, most) = (logits[target], max(logits));
                 let Some(slopes) = slopes else {
                     return most + sum_of_exp(logits, most).ln() - own;
                 };
-                if let Some(cap) = cap {
-                    slopes.resize(logits.len(), 0.0);
-                    cap_slopes(slopes, logits, cap);
-                }
                 let sum = exp_and_sum(logits, most);
                 // What is ignored has no gradient at all.
                 if share == 0.0 {
