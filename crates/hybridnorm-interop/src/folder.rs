@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use crate::error::{InteropError, format_error};
 use crate::files::Files;
+use crate::official::keys;
 use crate::tensors::{TensorFile, Tensors, View};
 
 /// The file that holds all tensors.
@@ -28,8 +29,17 @@ const PICKLES: [&str; 3] = [
 pub struct TensorFolder {
     dir: PathBuf,
     files: Vec<TensorFile>,
-    /// Which file holds each tensor.
-    places: BTreeMap<String, usize>,
+    /// Where each tensor is.
+    places: BTreeMap<String, Place>,
+}
+
+/// A tensor's place.
+#[derive(Debug)]
+struct Place {
+    /// The number of its file.
+    file: usize,
+    /// What it is called there.
+    name: String,
 }
 
 #[derive(Deserialize)]
@@ -102,7 +112,7 @@ impl TensorFolder {
         let folder = Self::of(&dir, files)?;
         for (tensor, file) in &index.weight_map {
             let there = folder.places.get(tensor);
-            let there = there.is_some_and(|place| names.get(*place) == Some(&file));
+            let there = there.is_some_and(|place| names.get(place.file) == Some(&file));
             if !there {
                 return Err(InteropError::Missing {
                     path: dir.join(file),
@@ -115,10 +125,15 @@ impl TensorFolder {
 
     fn of(dir: &Path, files: Vec<TensorFile>) -> Result<Self, InteropError> {
         let mut places = BTreeMap::new();
-        for (place, file) in files.iter().enumerate() {
-            for name in file.names() {
+        for (number, file) in files.iter().enumerate() {
+            for stored in file.names() {
+                let name = keys::decoded(&stored).unwrap_or_else(|| stored.clone());
+                let place = Place {
+                    file: number,
+                    name: stored,
+                };
                 if let Some(first) = places.insert(name.clone(), place) {
-                    let other = files[first].path().display();
+                    let other = files[first.file].path().display();
                     let reason = format!("\"{name}\" is in {other} too");
                     return Err(format_error(file.path(), "safetensors", reason));
                 }
@@ -146,10 +161,11 @@ impl TensorFolder {
         self.files.iter().map(TensorFile::bytes).sum()
     }
 
-    fn file(&self, name: &str) -> Result<&TensorFile, InteropError> {
+    /// The file that holds a tensor, and what it is called there.
+    fn find(&self, name: &str) -> Result<(&TensorFile, &str), InteropError> {
         let place = self.places.get(name);
-        let file = place.and_then(|place| self.files.get(*place));
-        file.ok_or_else(|| InteropError::Missing {
+        let found = place.and_then(|place| Some((self.files.get(place.file)?, &place.name[..])));
+        found.ok_or_else(|| InteropError::Missing {
             path: self.dir.clone(),
             name: name.to_string(),
         })
@@ -166,12 +182,13 @@ impl Tensors for TensorFolder {
     }
 
     fn view(&self, name: &str) -> Result<View<'_>, InteropError> {
-        self.file(name)?.view(name)
+        let (file, stored) = self.find(name)?;
+        file.view(stored)
     }
 
     fn release(&self, name: &str) {
-        if let Ok(file) = self.file(name) {
-            file.release(name);
+        if let Ok((file, stored)) = self.find(name) {
+            file.release(stored);
         }
     }
 }

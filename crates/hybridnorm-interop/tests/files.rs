@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use hybridnorm_core::DecoderConfig;
 use hybridnorm_interop::official::{OfficialConfig, names};
-use hybridnorm_interop::{InteropError, TensorFile, load};
+use hybridnorm_interop::{InteropError, TensorFile, TensorFolder, Tensors, load};
 use hybridnorm_testing::{apply, every_device};
 use safetensors::tensor::{Dtype, TensorView, serialize_to_file};
 
@@ -191,6 +191,37 @@ fn what_cannot_be_expressed_is_refused_by_field() {
         let error = config.to_model().unwrap_err();
         assert!(matches!(error, InteropError::Unsupported { .. }), "{error}");
         assert!(error.to_string().starts_with(field), "{error}");
+    }
+}
+
+/// As `state_dict_to_safetensors_file` of OLMo writes it with Python's usual protocol, the fourth: names are base64 of a pickle.
+#[test]
+fn names_in_olmos_code_are_the_names() {
+    use base64::Engine;
+    let plain = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../hybridnorm-train/reference/dense_hybridnorm_bias/weights.safetensors");
+    let file = TensorFile::open(&plain).unwrap();
+    let names = file.names();
+    let coded = names.iter().map(|name| {
+        let tuples = b"\x94\x85\x94\x89\x86\x94.";
+        let text = [&[0x8c, name.len() as u8], name.as_bytes(), tuples].concat();
+        let frame = (text.len() as u64).to_le_bytes();
+        let pickle = [b"\x80\x04\x95", &frame[..], &text].concat();
+        let view = file.view(name).unwrap();
+        let view = TensorView::new(view.dtype, view.shape.to_vec(), view.bytes).unwrap();
+        let code = base64::engine::general_purpose::URL_SAFE.encode(pickle);
+        (code, view)
+    });
+    let folder = tempfile::tempdir().unwrap();
+    serialize_to_file(coded, None, &folder.path().join("model.safetensors")).unwrap();
+    let read = TensorFolder::open(folder.path()).unwrap();
+    let mut sorted = names.clone();
+    sorted.sort();
+    assert_eq!(read.names(), sorted);
+    for name in &names {
+        let (found, wanted) = (read.view(name).unwrap(), file.view(name).unwrap());
+        assert_eq!((found.shape, found.bytes), (wanted.shape, wanted.bytes));
+        read.release(name);
     }
 }
 

@@ -4,6 +4,7 @@
 //! paper.md §1.3, §1.4, §3.2, §3.8.
 
 mod config;
+pub(crate) mod keys;
 mod names;
 mod positions;
 mod release;
