@@ -62,7 +62,7 @@ mod tests {
                 2,
                 "\"high\", expected a number",
             ),
-            ("[trainin]\n", 1, "unknown field `trainin`"),
+            ("[train]\n", 1, "unknown field `train`"),
             ("[training]\nsteps = 3\nsteps = 4\n", 3, "duplicate key"),
         ] {
             let bad = RunConfig::from_toml(text).unwrap_err();
