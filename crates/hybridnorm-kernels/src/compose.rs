@@ -70,7 +70,7 @@ pub(crate) fn combine<B: Backend>(
 }
 
 /// The gradient of combine in `y`: each copy gets its token's, times its weight.
-pub(crate) fn combine_dy<B: Backend>(
+fn combine_dy<B: Backend>(
     upstream: Float<B>,
     weights: Float<B>,
     rows: IntTensor<B>,
@@ -83,17 +83,24 @@ pub(crate) fn combine_dy<B: Backend>(
 }
 
 /// The gradient of combine in its weights: each copy's row times its token's gradient.
-pub(crate) fn combine_dweights<B: Backend>(
-    upstream: Float<B>,
-    y: Float<B>,
-    places: IntTensor<B>,
-) -> Float<B> {
+fn combine_dweights<B: Backend>(upstream: Float<B>, y: Float<B>, places: IntTensor<B>) -> Float<B> {
     let (tokens, d, copies) = (upstream.shape()[0], upstream.shape()[1], places.shape()[0]);
     let gathered = B::float_select(y, 0, places);
     let gathered = B::float_reshape(gathered, Shape::from([tokens, copies / tokens, d]));
     let upstream = B::float_reshape(upstream, Shape::from([tokens, 1, d]));
     let dots = B::float_sum_dim(B::float_mul(gathered, upstream), 2);
     B::float_reshape(dots, Shape::from([tokens, copies / tokens]))
+}
+
+/// The gradients of combine in `y` and its weights.
+pub(crate) fn combine_backward<B: Backend>(
+    upstream: Float<B>,
+    y: Float<B>,
+    weights: Float<B>,
+    [rows, order, places]: [IntTensor<B>; 3],
+) -> (Float<B>, Float<B>) {
+    let dy = combine_dy::<B>(upstream.clone(), weights, rows, order);
+    (dy, combine_dweights::<B>(upstream, y, places))
 }
 
 pub(crate) fn square_sum<B: Backend>(x: Float<B>) -> Float<B> {

@@ -95,8 +95,7 @@ pub trait KernelOps: Backend {
         order: IntTensor<Self>,
         places: IntTensor<Self>,
     ) -> (FloatTensor<Self>, FloatTensor<Self>) {
-        let dy = compose::combine_dy::<Self>(dout.clone(), weights, rows, order);
-        (dy, compose::combine_dweights::<Self>(dout, y, places))
+        compose::combine_backward::<Self>(dout, y, weights, [rows, order, places])
     }
 
     /// See [`adamw`](crate::adamw()). Fused where the backend fuses; elsewhere one pass instead of a dozen.

@@ -108,8 +108,7 @@ impl KernelOps for Flex {
             routes::combine_backward([&dout, &y, &weights], &order)
         })
         .unwrap_or_else(|| {
-            let dy = compose::combine_dy::<Self>(dout.clone(), weights, rows, order);
-            (dy, compose::combine_dweights::<Self>(dout, y, places))
+            compose::combine_backward::<Self>(dout, y, weights, [rows, order, places])
         })
     }
 
