@@ -142,12 +142,22 @@ impl CheckpointStore {
         state: &TrainingState,
     ) -> Result<(), CheckpointError> {
         fs::create_dir(aside).map_err(CheckpointError::io("create", aside))?;
-        let moments = Content::Moments(snapshot.moments);
+        let write = |name, content| tensors::write(aside, name, snapshot.model, content);
+        let weights = write(WEIGHTS, Content::Weights)?;
+        // The weights find their way to the disk while the moments are written.
+        let (weights, moments) = std::thread::scope(|scope| {
+            let weights = scope.spawn(|| weights.sync(aside));
+            let moments = write(OPTIMIZER, Content::Moments(snapshot.moments));
+            let moments = moments.and_then(|written| written.sync(aside));
+            let weights = weights.join();
+            let weights = weights.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            (weights, moments)
+        });
         let manifest = Manifest {
             format: super::manifest::FORMAT,
             files: vec![
-                tensors::write(aside, WEIGHTS, snapshot.model, Content::Weights)?,
-                tensors::write(aside, OPTIMIZER, snapshot.model, moments)?,
+                weights?,
+                moments?,
                 write_file(aside, STATE, &json(STATE, state)?)?,
                 write_file(aside, CONFIG, snapshot.config.as_bytes())?,
             ],

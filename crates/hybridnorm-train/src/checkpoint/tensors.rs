@@ -3,7 +3,6 @@
 //! Files are written slab by slab and read tensor by tensor, so neither needs host memory for more than one tensor beside the module.
 
 use std::collections::{HashMap, HashSet};
-use std::io::{self, Write};
 use std::path::Path;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
@@ -12,12 +11,18 @@ use memmap2::Mmap;
 use serde_json::{Map, Value, json};
 
 use super::error::CheckpointError;
-use super::manifest::{FileEntry, HashedFile};
+use super::manifest::{HashedFile, Written};
 use super::tensor_file::{TensorFile, map};
 use crate::recipe::{Moments, params};
 
 /// Numbers that are read back from a device at once: 16 MiB.
 const SLAB: usize = 1 << 22;
+
+// Slabs are written as they lie in memory.
+const _: () = assert!(
+    cfg!(target_endian = "little"),
+    "safetensors are little-endian"
+);
 
 /// What of each parameter a file holds.
 #[derive(Clone, Copy)]
@@ -60,7 +65,7 @@ fn momentum_name(path: &str) -> String {
     format!("momentum.{path}")
 }
 
-/// Writes `content` of every parameter of `module` to `dir/name`, to the disk itself.
+/// Writes `content` of every parameter of `module` to `dir/name`.
 ///
 /// # Errors
 /// When the disk or the device fails, or a value is not finite.
@@ -69,7 +74,7 @@ pub(super) fn write<M: Module>(
     name: &str,
     module: &M,
     content: Content<'_>,
-) -> Result<FileEntry, CheckpointError> {
+) -> Result<Written, CheckpointError> {
     let path = dir.join(name);
     let failed = || CheckpointError::io("write", &path);
     let mut file = HashedFile::create(&path).map_err(failed())?;
@@ -84,8 +89,8 @@ pub(super) fn write<M: Module>(
     let Index { header, names, .. } = index;
     let mut header = Value::Object(header).to_string().into_bytes();
     header.resize(header.len().next_multiple_of(8), b' ');
-    file.write_all(&(header.len() as u64).to_le_bytes())
-        .and_then(|()| file.write_all(&header))
+    file.write(&(header.len() as u64).to_le_bytes())
+        .and_then(|()| file.write(&header))
         .map_err(failed())?;
     let mut writer = Writer {
         file,
@@ -96,7 +101,7 @@ pub(super) fn write<M: Module>(
     };
     module.visit(&mut writer);
     writer.result?;
-    writer.file.finish(name).map_err(failed())
+    Ok(writer.file.finish(name))
 }
 
 /// The header of a file to be written: where each tensor will stand.
@@ -141,17 +146,19 @@ impl Writer<'_> {
             let tensor = tensor.reshape([count]);
             for start in (0..count).step_by(SLAB) {
                 let slab = tensor.clone().narrow(0, start, SLAB.min(count - start));
-                let values: Vec<f32> =
-                    slab.try_into_vec_as()
-                        .map_err(|error| CheckpointError::Device {
-                            tensor: name.clone(),
-                            reason: error.to_string(),
-                        })?;
-                if values.iter().any(|value| !value.is_finite()) {
+                let failed = |error: &dyn std::fmt::Display| CheckpointError::Device {
+                    tensor: name.clone(),
+                    reason: error.to_string(),
+                };
+                let slab = slab.try_into_data_as::<f32>();
+                let slab = slab.map_err(|error| failed(&error))?;
+                let values = slab.as_slice::<f32>().map_err(|error| failed(&error))?;
+                if !all_finite(values) {
                     let tensor = name.clone();
                     return Err(CheckpointError::NonFinite { tensor });
                 }
-                write_le(&mut self.file, &values)
+                self.file
+                    .write(slab.as_bytes())
                     .map_err(CheckpointError::io("write", self.path))?;
             }
         }
@@ -167,14 +174,10 @@ impl ModuleVisitor for Writer<'_> {
     }
 }
 
-fn write_le(out: &mut impl Write, values: &[f32]) -> io::Result<()> {
-    let mut bytes = Vec::with_capacity(4 << 14);
-    for chunk in values.chunks(1 << 14) {
-        bytes.clear();
-        bytes.extend(chunk.iter().flat_map(|value| value.to_le_bytes()));
-        out.write_all(&bytes)?;
-    }
-    Ok(())
+/// Looks at a whole chunk before it stops, so that the loop becomes vectors.
+fn all_finite(values: &[f32]) -> bool {
+    let finite = |chunk: &[f32]| chunk.iter().fold(true, |all, x| all & x.is_finite());
+    values.chunks(1 << 12).all(finite)
 }
 
 /// Puts the weights of `dir/name` into `module`, on the devices its parameters are on.
