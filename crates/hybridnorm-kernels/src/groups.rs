@@ -44,16 +44,18 @@ impl Groups {
     }
 }
 
-/// A permutation of token copies, as three tensors on the device. Copy `c` is the one that token `c / top_k` sends to its choice
+/// A permutation of token copies, on the device. Copy `c` is the one that token `c / top_k` sends to its choice
 /// number `c % top_k`.
 #[derive(Debug, Clone)]
 pub struct Routes {
     /// The copy at each place, `[tokens · top_k]`.
-    pub order: Tensor<1, Int>,
+    pub(crate) order: Tensor<1, Int>,
     /// The token at each place, `[tokens · top_k]`: `order / top_k`.
-    pub rows: Tensor<1, Int>,
+    pub(crate) rows: Tensor<1, Int>,
     /// The place of each copy, `[tokens · top_k]`: the inverse of `order`.
-    pub places: Tensor<1, Int>,
+    pub(crate) places: Tensor<1, Int>,
+    /// Copies of a token.
+    pub(crate) top_k: usize,
 }
 
 impl Routes {
@@ -77,14 +79,16 @@ impl Routes {
             rows: tensor(rows.collect()),
             order: tensor(order.iter().map(|copy| *copy as i32).collect()),
             places: tensor(places),
+            top_k,
         }
     }
 
-    pub(crate) fn check(&self, what: &str, tokens: usize) {
-        let [copies] = self.places.dims();
+    /// Holds the routes against the shape of what goes them: kernels read wherever they lead.
+    pub(crate) fn check(&self, what: &str, tokens: usize, copies: usize) {
+        let ([routes], top_k) = (self.places.dims(), self.top_k);
         assert!(
-            tokens > 0 && copies.is_multiple_of(tokens),
-            "{what}: {copies} routes for {tokens} tokens"
+            tokens > 0 && routes == tokens * top_k && routes == copies,
+            "{what}: {routes} routes, {top_k} a token, for {tokens} tokens and {copies} copies"
         );
     }
 }

@@ -89,9 +89,12 @@ pub fn grouped_matmul(x: Tensor<2>, weights: Tensor<3>, groups: &Groups) -> Tens
 /// # Shapes
 /// - `x` `[tokens, d_model]`
 /// - output `[tokens · top_k, d_model]`
+///
+/// # Panics
+/// When the routes are of another number of tokens: a programming mistake.
 pub fn dispatch(x: Tensor<2>, routes: &Routes) -> Tensor<2> {
     let [tokens, _] = x.dims();
-    routes.check("dispatch", tokens);
+    routes.check("dispatch", tokens, tokens * routes.top_k);
     Tensor::from_dispatch(Dispatch::dispatch(
         x.into_dispatch(),
         routes.rows.clone().into_dispatch(),
@@ -105,15 +108,13 @@ pub fn dispatch(x: Tensor<2>, routes: &Routes) -> Tensor<2> {
 /// - `y` `[tokens · top_k, d_model]`, sorted by expert
 /// - `weights` `[tokens, top_k]`
 /// - output `[tokens, d_model]`
+///
+/// # Panics
+/// When the routes are of another number of tokens, or `y` has another number of copies: a programming mistake.
 pub fn combine(y: Tensor<2>, weights: Tensor<2>, routes: &Routes) -> Tensor<2> {
-    let [tokens, top_k] = weights.dims();
-    routes.check("combine", tokens);
-    assert_eq!(
-        y.dims()[0],
-        tokens * top_k,
-        "combine: y has {} rows",
-        y.dims()[0]
-    );
+    let ([rows, _], [tokens, top_k]) = (y.dims(), weights.dims());
+    routes.check("combine", tokens, rows);
+    assert_eq!(top_k, routes.top_k, "combine: weights of each token");
     Tensor::from_dispatch(Dispatch::combine(
         y.into_dispatch(),
         weights.into_dispatch(),

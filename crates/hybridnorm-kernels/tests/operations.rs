@@ -102,20 +102,29 @@ fn views_are_read_as_what_they_show(#[case] device: &Device) {
 #[apply(every_device!)]
 fn copies_go_out_and_come_back(#[case] device: &Device) {
     let device = device.clone().autodiff();
-    let (tokens, k, d) = (5, 3, 4);
-    let order: Vec<u32> = vec![7, 0, 14, 3, 9, 1, 12, 2, 13, 5, 6, 11, 4, 10, 8];
-    let routes = Routes::new(&order, k, &device);
+    for shape in [[5, 3, 4], [7, 1, 5], [12, 4, 600]] {
+        assert_copies_go_out_and_come_back(shape, &device);
+    }
+}
+
+/// `[tokens, top_k, d_model]`.
+fn assert_copies_go_out_and_come_back([tokens, k, d]: [usize; 3], device: &Device) {
+    // 13 shares no divisor with a number of copies.
+    let copies = tokens * k;
+    let order = (0..copies).map(|p| ((p * 13 + 7) % copies) as u32);
+    let order: Vec<u32> = order.collect();
+    let routes = Routes::new(&order, k, device);
     let (x, y) = (numbers(tokens * d, 1), numbers(tokens * k * d, 2));
     let weights = numbers(tokens * k, 3);
     let (seen_copies, seen_sums) = (numbers(tokens * k * d, 4), numbers(tokens * d, 5));
-    let (mut copies, mut dx) = (vec![0.0; tokens * k * d], vec![0.0; tokens * d]);
-    let (mut sums, mut dy) = (vec![0.0; tokens * d], vec![0.0; tokens * k * d]);
-    let mut dweights = vec![0.0; tokens * k];
+    let (mut sent, mut dx) = (vec![0.0; copies * d], vec![0.0; tokens * d]);
+    let (mut sums, mut dy) = (vec![0.0; tokens * d], vec![0.0; copies * d]);
+    let mut dweights = vec![0.0; copies];
     for (place, copy) in order.iter().map(|copy| *copy as usize).enumerate() {
         let token = copy / k;
         for i in 0..d {
             let (at, to) = (place * d + i, token * d + i);
-            copies[at] = x[to];
+            sent[at] = x[to];
             dx[to] += seen_copies[at];
             sums[to] += weights[copy] * y[at];
             dy[at] = weights[copy] * seen_sums[to];
@@ -123,17 +132,17 @@ fn copies_go_out_and_come_back(#[case] device: &Device) {
         }
     }
 
-    let x = tensor(&x, [tokens, d], &device);
+    let x = tensor(&x, [tokens, d], device);
     let found = dispatch(x.clone(), &routes);
-    let seen = tensor(&seen_copies, [tokens * k, d], &device).detach();
+    let seen = tensor(&seen_copies, [tokens * k, d], device).detach();
     let gradients = (found.clone() * seen).sum().backward();
-    assert_close(&values(found), &copies, "copies");
+    assert_close(&values(found), &sent, "copies");
     assert_close(&gradient(&x, &gradients), &dx, "gradient of the tokens");
 
-    let y = tensor(&y, [tokens * k, d], &device);
-    let weights = tensor(&weights, [tokens, k], &device);
+    let y = tensor(&y, [tokens * k, d], device);
+    let weights = tensor(&weights, [tokens, k], device);
     let found = combine(y.clone(), weights.clone(), &routes);
-    let seen = tensor(&seen_sums, [tokens, d], &device).detach();
+    let seen = tensor(&seen_sums, [tokens, d], device).detach();
     let gradients = (found.clone() * seen).sum().backward();
     assert_close(&values(found), &sums, "sums");
     assert_close(&gradient(&y, &gradients), &dy, "gradient of the copies");
@@ -197,4 +206,12 @@ fn the_best_come_first_and_equals_in_order(#[case] device: &Device) {
 #[should_panic(expected = "no permutation")]
 fn an_order_with_a_copy_twice_is_refused() {
     Routes::new(&[0, 1, 1, 3], 2, &hybridnorm_testing::any_device());
+}
+
+#[test]
+#[should_panic(expected = "6 routes, 2 a token, for 2 tokens and 4 copies")]
+fn routes_of_other_tokens_are_refused() {
+    let device = hybridnorm_testing::any_device();
+    let routes = Routes::new(&[0, 1, 2, 3, 4, 5], 2, &device);
+    dispatch(Tensor::ones([2, 4], &device), &routes);
 }

@@ -54,7 +54,51 @@ fn is_positive<N: Size>(gate: Vector<f32, N>) -> Vector<f32, N> {
     out
 }
 
-/// Each unit has one vector of the output.
+/// `function(gate)·value`.
+#[cube]
+fn opened<N: Size>(
+    value: Vector<f32, N>,
+    gate: Vector<f32, N>,
+    #[comptime] function: Gate,
+) -> Vector<f32, N> {
+    let mut open = is_positive::<N>(gate);
+    if comptime!(function != Gate::Relu) {
+        open = sigmoid::<N>(angle::<N>(gate, function));
+    }
+    gate * open * value
+}
+
+/// The gradients of value and gate.
+#[derive(CubeType)]
+struct Gradients<N: Size> {
+    value: Vector<f32, N>,
+    gate: Vector<f32, N>,
+}
+
+#[cube]
+fn gradients<N: Size>(
+    value: Vector<f32, N>,
+    gate: Vector<f32, N>,
+    dy: Vector<f32, N>,
+    #[comptime] function: Gate,
+) -> Gradients<N> {
+    let one = Vector::<f32, N>::new(1.0f32);
+    let mut open = is_positive::<N>(gate);
+    let mut slope = one;
+    if comptime!(function != Gate::Relu) {
+        let angle = angle::<N>(gate, function);
+        open = sigmoid::<N>(angle);
+        let shut = sigmoid::<N>(Vector::<f32, N>::new(0.0f32) - angle);
+        slope = one + gate * shut * angle_slope::<N>(gate, function);
+    }
+    let scaled = dy * open;
+    Gradients::<N> {
+        value: scaled * gate,
+        gate: scaled * value * slope,
+    }
+}
+
+/// Each unit has one vector of the output. The gate stands `half` vectors behind its value.
 #[cube(launch_unchecked, address_type = "dynamic")]
 fn forward_kernel<F: Float, N: Size>(
     h: &[Vector<F, N>],
@@ -69,11 +113,7 @@ fn forward_kernel<F: Float, N: Size>(
         let from = at / half * 2 * half + at % half;
         let value = Vector::<f32, N>::cast_from(h[from]);
         let gate = Vector::<f32, N>::cast_from(h[from + half]);
-        let mut open = is_positive::<N>(gate);
-        if comptime!(function != Gate::Relu) {
-            open = sigmoid::<N>(angle::<N>(gate, function));
-        }
-        out[at] = Vector::cast_from(gate * open * value);
+        out[at] = Vector::cast_from(opened::<N>(value, gate, function));
     }
 }
 
@@ -93,18 +133,50 @@ fn backward_kernel<F: Float, N: Size>(
         let from = at / half * 2 * half + at % half;
         let value = Vector::<f32, N>::cast_from(h[from]);
         let gate = Vector::<f32, N>::cast_from(h[from + half]);
-        let one = Vector::<f32, N>::new(1.0f32);
-        let mut open = is_positive::<N>(gate);
-        let mut slope = one;
-        if comptime!(function != Gate::Relu) {
-            let angle = angle::<N>(gate, function);
-            open = sigmoid::<N>(angle);
-            let shut = sigmoid::<N>(Vector::<f32, N>::new(0.0f32) - angle);
-            slope = one + gate * shut * angle_slope::<N>(gate, function);
-        }
-        let scaled = Vector::<f32, N>::cast_from(dy[at]) * open;
-        dh[from] = Vector::cast_from(scaled * gate);
-        dh[from + half] = Vector::cast_from(scaled * value * slope);
+        let upstream = Vector::<f32, N>::cast_from(dy[at]);
+        let gradients = gradients::<N>(value, gate, upstream, function);
+        dh[from] = Vector::cast_from(gradients.value);
+        dh[from + half] = Vector::cast_from(gradients.gate);
+    }
+}
+
+/// As [`forward_kernel`], of value and gate in tensors of their own.
+#[cube(launch_unchecked, address_type = "dynamic")]
+fn gated_kernel<F: Float, N: Size>(
+    value: &[Vector<F, N>],
+    gate: &[Vector<F, N>],
+    out: &mut [Vector<F, N>],
+    vectors: usize,
+    #[comptime] function: Gate,
+    #[define(F)] _dtype: ElemType,
+) {
+    let at = ABSOLUTE_POS;
+    if at < vectors {
+        let value = Vector::<f32, N>::cast_from(value[at]);
+        let gate = Vector::<f32, N>::cast_from(gate[at]);
+        out[at] = Vector::cast_from(opened::<N>(value, gate, function));
+    }
+}
+
+#[cube(launch_unchecked, address_type = "dynamic")]
+fn gated_backward_kernel<F: Float, N: Size>(
+    value: &[Vector<F, N>],
+    gate: &[Vector<F, N>],
+    dy: &[Vector<F, N>],
+    dvalue: &mut [Vector<F, N>],
+    dgate: &mut [Vector<F, N>],
+    vectors: usize,
+    #[comptime] function: Gate,
+    #[define(F)] _dtype: ElemType,
+) {
+    let at = ABSOLUTE_POS;
+    if at < vectors {
+        let value = Vector::<f32, N>::cast_from(value[at]);
+        let gate = Vector::<f32, N>::cast_from(gate[at]);
+        let upstream = Vector::<f32, N>::cast_from(dy[at]);
+        let gradients = gradients::<N>(value, gate, upstream, function);
+        dvalue[at] = Vector::cast_from(gradients.value);
+        dgate[at] = Vector::cast_from(gradients.gate);
     }
 }
 
@@ -166,4 +238,69 @@ pub(super) fn backward(h: &CubeTensor, dy: &CubeTensor, gate: Gate) -> Option<Cu
         );
     }
     Some(dh)
+}
+
+/// As [`forward`].
+pub(super) fn gated(value: &CubeTensor, gate: &CubeTensor, function: Gate) -> Option<CubeTensor> {
+    let (value, gate) = (dense(value)?, dense(gate)?);
+    if gate.dtype != value.dtype || function == Gate::Gelu {
+        return None;
+    }
+    let size = vector(&value, rows_of(&value)[1]);
+    let out = empty(&value, value.meta.shape().clone(), value.dtype);
+    let vectors = out.meta.num_elements() / size;
+    let dim = CubeDim::new(&out.client, vectors);
+    let address = address(&[&out]);
+    // SAFETY: the kernel checks its place.
+    unsafe {
+        gated_kernel::launch_unchecked(
+            &out.client,
+            calculate_cube_count_elemwise(&out.client, vectors, dim),
+            dim,
+            address,
+            size,
+            value.into_buffer_arg(),
+            gate.into_buffer_arg(),
+            out.clone().into_buffer_arg(),
+            vectors,
+            function,
+            element(out.dtype),
+        );
+    }
+    Some(out)
+}
+
+/// The gradients of value and gate.
+pub(super) fn gated_backward(
+    [value, gate, dy]: [&CubeTensor; 3],
+    function: Gate,
+) -> Option<(CubeTensor, CubeTensor)> {
+    let (value, gate, dy) = (dense(value)?, dense(gate)?, dense(dy)?);
+    if gate.dtype != value.dtype || dy.dtype != value.dtype || function == Gate::Gelu {
+        return None;
+    }
+    let size = vector(&value, rows_of(&value)[1]);
+    let [dvalue, dgate] = [(); 2].map(|()| empty(&value, value.meta.shape().clone(), value.dtype));
+    let vectors = dvalue.meta.num_elements() / size;
+    let dim = CubeDim::new(&dvalue.client, vectors);
+    let address = address(&[&dvalue]);
+    // SAFETY: the kernel checks its place.
+    unsafe {
+        gated_backward_kernel::launch_unchecked(
+            &dvalue.client,
+            calculate_cube_count_elemwise(&dvalue.client, vectors, dim),
+            dim,
+            address,
+            size,
+            value.into_buffer_arg(),
+            gate.into_buffer_arg(),
+            dy.into_buffer_arg(),
+            dvalue.clone().into_buffer_arg(),
+            dgate.clone().into_buffer_arg(),
+            vectors,
+            function,
+            element(dvalue.dtype),
+        );
+    }
+    Some((dvalue, dgate))
 }

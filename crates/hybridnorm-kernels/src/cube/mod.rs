@@ -7,6 +7,7 @@ mod cross_entropy;
 mod glu;
 mod norm;
 mod qkv;
+mod routes;
 mod rows;
 mod softmax;
 
@@ -136,6 +137,59 @@ impl KernelOps for CubeBackend {
     fn glu_backward(h: FloatTensor<Self>, dy: FloatTensor<Self>, gate: Gate) -> FloatTensor<Self> {
         fast(|| glu::backward(&h, &dy, gate))
             .unwrap_or_else(|| crate::glu::backward::<Self>(h, dy, gate))
+    }
+
+    fn gated(
+        value: FloatTensor<Self>,
+        gate: FloatTensor<Self>,
+        function: Gate,
+    ) -> FloatTensor<Self> {
+        fast(|| glu::gated(&value, &gate, function))
+            .unwrap_or_else(|| crate::glu::gated_forward::<Self>(value, gate, function))
+    }
+
+    fn gated_backward(
+        value: FloatTensor<Self>,
+        gate: FloatTensor<Self>,
+        dy: FloatTensor<Self>,
+        function: Gate,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        fast(|| glu::gated_backward([&value, &gate, &dy], function))
+            .unwrap_or_else(|| crate::glu::gated_backward::<Self>(value, gate, dy, function))
+    }
+
+    fn dispatch_backward(
+        dy: FloatTensor<Self>,
+        places: IntTensor<Self>,
+        tokens: usize,
+    ) -> FloatTensor<Self> {
+        fast(|| routes::sum(&dy, None, int32(&places), tokens))
+            .unwrap_or_else(|| compose::gather_sum::<Self>(dy, places, tokens))
+    }
+
+    fn combine(
+        y: FloatTensor<Self>,
+        weights: FloatTensor<Self>,
+        _rows: IntTensor<Self>,
+        _order: IntTensor<Self>,
+        places: IntTensor<Self>,
+    ) -> FloatTensor<Self> {
+        let tokens = weights.meta.shape()[0];
+        fast(|| routes::sum(&y, Some(&weights), int32(&places), tokens))
+            .unwrap_or_else(|| compose::combine::<Self>(y, weights, places))
+    }
+
+    fn combine_backward(
+        dout: FloatTensor<Self>,
+        y: FloatTensor<Self>,
+        weights: FloatTensor<Self>,
+        rows: IntTensor<Self>,
+        order: IntTensor<Self>,
+        places: IntTensor<Self>,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        fast(|| routes::combine_backward([&dout, &y, &weights], int32(&order))).unwrap_or_else(
+            || compose::combine_backward::<Self>(dout, y, weights, [rows, order, places]),
+        )
     }
 
     fn cross_entropy(logits: FloatTensor<Self>, targets: IntTensor<Self>) -> FloatTensor<Self> {
