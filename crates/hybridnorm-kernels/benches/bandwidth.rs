@@ -69,6 +69,13 @@ fn main() {
             spec,
         ));
     });
+    let tracked = Tensor::<2>::from_data(wide.to_data(), &learned).require_grad();
+    tell("Q, K, V norms, sum and gradients", 14.0, &|| {
+        let scales = scales.clone().map(|scale| scale.autodiff().require_grad());
+        let angles = angles.clone().map(Tensor::autodiff);
+        let y = qkv_norm_rope(tracked.clone().unsqueeze::<3>(), scales, angles, spec);
+        black_box(y.sum().backward());
+    });
     tell("SwiGLU", 3.0, &|| {
         black_box(glu(wide.clone(), Gate::Silu));
     });

@@ -43,10 +43,10 @@ pub(super) fn inverse_rms(x: &[f32], epsilon: f32) -> f32 {
 
 /// The gradient of a row, from `g` = dy·weight: (g − x̂·mean(g·x̂))/rms.
 #[inline(always)]
-pub(super) fn row_gradient(dx: &mut [f32], x: &[f32], g: &[f32], inverse: f32) {
+pub(super) fn row_gradient(dx: &mut [MaybeUninit<f32>], x: &[f32], g: &[f32], inverse: f32) {
     let mean = sum_of(g, x, |g, x| g * (x * inverse)) / x.len() as f32;
     for ((dx, x), g) in dx.iter_mut().zip(x).zip(g) {
-        *dx = (g - x * inverse * mean) * inverse;
+        dx.write((g - x * inverse * mean) * inverse);
     }
 }
 
@@ -130,13 +130,15 @@ pub(super) fn backward(
     let weight = weight_tensor.as_slice::<f32>()?;
     let (width, epsilon) = (weight.len(), spec.epsilon as f32);
     let rows = values.len() / width.max(1);
-    let block = rows.div_ceil(PARTS).max(1) * width.max(1);
-    let mut dx = vec![0f32; values.len()];
-    let gradients: Vec<Vec<f32>> = dx
-        .par_chunks_mut(block)
-        .zip(values.par_chunks(block))
-        .zip(dy.par_chunks(block))
-        .map(|((dx, x), dy)| {
+    if width == 0 || values.len() != rows * width || dy.len() != values.len() {
+        return None;
+    }
+    let block = rows.div_ceil(PARTS).max(1) * width;
+    let mut gradients: Vec<Vec<f32>> = Vec::new();
+    let fill = |dx: &mut [MaybeUninit<f32>]| {
+        let blocks = values.par_chunks(block).zip(dy.par_chunks(block));
+        let blocks = dx.par_chunks_mut(block).zip(blocks);
+        let shares = blocks.map(|(dx, (x, dy))| {
             let mut gradients = vec![0f32; 2 * width];
             let (dweight, dbias) = gradients.split_at_mut(width);
             let [mut g, mut left, mut left_of_g] = [(); 3].map(|()| vec![0f32; width]);
@@ -164,8 +166,11 @@ pub(super) fn backward(
                 },
             );
             gradients
-        })
-        .collect();
+        });
+        gradients = shares.collect();
+    };
+    // SAFETY: the blocks of whole rows cover everything.
+    let dx = unsafe { super::filled(values.len(), fill) };
     let gradients = sum(gradients, 2 * width);
     let [dweight, dbias] =
         [0, width].map(|at| super::new(gradients[at..][..width].to_vec(), [width], DType::F32));

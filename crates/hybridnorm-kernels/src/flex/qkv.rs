@@ -1,17 +1,21 @@
 //! Norms and rotation of queries, keys and values, a head of a token at a time.
 
+use std::mem::MaybeUninit;
+
 use burn::backend::flex::FlexTensor;
 use burn::tensor::DType;
 use rayon::prelude::*;
 
 use super::norm::{inverse_rms, row_gradient, sum};
-use super::simd::vectorized;
+use super::simd::{of_length, vectorized};
 use crate::qkv::{Constants, QkvNorm, QkvSpec};
 
 /// Most parts that the gradients of the scales are summed in.
 const PARTS: usize = 64;
+/// Tokens that one head is looked at for, before the next: what is read and written of them stays in the nearest cache.
+const BLOCK: usize = 16;
 
-/// `None` where a tensor is not f32.
+/// `None` where a tensor is not f32, or a head has no halves to turn.
 pub(super) fn forward(
     qkv: &FlexTensor,
     with: &Constants<FlexTensor>,
@@ -20,51 +24,55 @@ pub(super) fn forward(
     let qkv = qkv.to_contiguous();
     let values = qkv.as_slice::<f32>()?;
     let tables = Tables::of(with);
-    let tables = tables.slices()?;
+    let rows = Rows::new(&qkv, values, tables.slices()?, spec)?;
     let [batch, seq, width] = [0, 1, 2].map(|dim| qkv.layout().shape()[dim]);
     let (heads, dim) = (spec.all(), spec.head_dim);
     let inverses = full_width_inverses(values, width, &spec);
-    let mut out = vec![0f32; values.len()];
-    out.par_chunks_mut((seq * dim).max(1))
-        .enumerate()
-        .for_each(|(plane, out)| {
-            let (b, head) = (plane / heads, plane % heads);
-            let part = part(&spec, head);
-            let weight = match spec.norms[part] {
-                Some(QkvNorm::FullWidth) => {
-                    let within = head - spec.parts()[part].start;
-                    &tables.weights[part][within * dim..][..dim]
-                }
-                _ => tables.weights[part],
-            };
+    let fill = |out: &mut [MaybeUninit<f32>]| {
+        let planes = out.par_chunks_mut((seq * dim).max(1)).enumerate();
+        planes.for_each(|(at, out)| {
             vectorized(
                 #[inline(always)]
                 || {
-                    for (t, out) in out.chunks_exact_mut(dim).enumerate() {
-                        let token = b * seq + t;
-                        let x = &values[token * width + head * dim..][..dim];
-                        let inverse = match spec.norms[part] {
-                            Some(QkvNorm::PerHead) => Some(inverse_rms(x, spec.epsilon as f32)),
-                            Some(QkvNorm::FullWidth) => Some(inverses[part][token]),
-                            None => None,
-                        };
-                        match inverse {
-                            Some(inverse) => {
-                                for (out, (x, weight)) in out.iter_mut().zip(x.iter().zip(weight)) {
-                                    *out = x * inverse * weight;
-                                }
-                            }
-                            None => out.copy_from_slice(x),
-                        }
-                        if spec.rotary && part < 2 {
-                            turn(out, tables.angles(t, dim), 1.0);
-                        }
-                    }
+                    of_length(
+                        dim,
+                        #[inline(always)]
+                        |dim| rows.plane([at / heads, at % heads], dim, &inverses, out),
+                    );
                 },
             );
         });
-    let shape = [batch, heads, seq, dim];
-    Some(super::new(out, shape, DType::F32))
+    };
+    // SAFETY: there is a plane for each head of each sequence, and each of its rows is written whole: it has halves where it is turned.
+    let out = unsafe { super::filled(values.len(), fill) };
+    Some(super::new(out, [batch, heads, seq, dim], DType::F32))
+}
+
+/// Writes a row of a head, each number beside its scale, turned where there are angles.
+#[inline(always)]
+fn put(
+    out: &mut [MaybeUninit<f32>],
+    [x, scales]: [&[f32]; 2],
+    angles: Option<[&[f32]; 2]>,
+    scaled: impl Fn(f32, f32) -> f32,
+) {
+    let Some([cos, sin]) = angles else {
+        for (out, (x, scale)) in out.iter_mut().zip(x.iter().zip(scales)) {
+            out.write(scaled(*x, *scale));
+        }
+        return;
+    };
+    let half = cos.len();
+    let (out_a, out_b) = out.split_at_mut(half);
+    let ((x_a, x_b), (scales_a, scales_b)) = (x.split_at(half), scales.split_at(half));
+    let pairs = x_a.iter().zip(scales_a).zip(x_b.iter().zip(scales_b));
+    let turned = pairs.zip(cos.iter().zip(sin));
+    let outs = out_a.iter_mut().zip(out_b);
+    for ((out_a, out_b), ((a, b), (cos, sin))) in outs.zip(turned) {
+        let (a, b) = (scaled(*a.0, *a.1), scaled(*b.0, *b.1));
+        out_a.write(a * cos - b * sin);
+        out_b.write(b * cos + a * sin);
+    }
 }
 
 /// 1/rms of each token's queries, keys or values where all heads are normed together; nothing where they are not.
@@ -117,65 +125,147 @@ pub(super) fn backward(
     let (qkv, dy) = (qkv.to_contiguous(), dy.to_contiguous());
     let (values, dy) = (qkv.as_slice::<f32>()?, dy.as_slice::<f32>()?);
     let tables = Tables::of(with);
-    let tables = tables.slices()?;
+    let rows = Rows::new(&qkv, values, tables.slices()?, spec)?;
     let [batch, seq, width] = [0, 1, 2].map(|dim| qkv.layout().shape()[dim]);
-    let (heads, dim) = (spec.all(), spec.head_dim);
+    let dim = spec.head_dim;
+    if dy.len() != values.len() {
+        return None;
+    }
     let units = units(&spec);
-    let lengths = tables.weights.map(<[f32]>::len);
+    let lengths = rows.tables.weights.map(<[f32]>::len);
     let starts = [0, lengths[0], lengths[0] + lengths[1]];
-    let numbers = starts[2] + lengths[2];
+    let scales = starts[2] + lengths[2];
     let widest = units.iter().map(|unit| unit.heads.len() * dim).max()?;
     let tokens = (batch * seq).div_ceil(PARTS).max(1);
-    let mut dx = vec![0f32; values.len()];
-    let dweights: Vec<Vec<f32>> = dx
-        .par_chunks_mut(tokens * width)
-        .enumerate()
-        .map(|(chunk, dx)| {
-            let (mut dweights, mut g) = (vec![0f32; numbers], vec![0f32; widest]);
-            vectorized(
-                #[inline(always)]
-                || {
-                    for (n, dx) in dx.chunks_exact_mut(width).enumerate() {
-                        let token = chunk * tokens + n;
-                        let (b, t) = (token / seq, token % seq);
-                        for unit in &units {
-                            let (part, first) = (unit.part, unit.heads.start * dim);
-                            let n = unit.heads.len() * dim;
-                            let (dx, g) = (&mut dx[first..][..n], &mut g[..n]);
-                            for (head, g) in unit.heads.clone().zip(g.chunks_exact_mut(dim)) {
-                                let from = ((b * heads + head) * seq + t) * dim;
-                                g.copy_from_slice(&dy[from..][..dim]);
-                                if spec.rotary && part < 2 {
-                                    turn(g, tables.angles(t, dim), -1.0);
-                                }
-                            }
-                            if spec.norms[part].is_none() {
-                                dx.copy_from_slice(g);
-                                continue;
-                            }
-                            let x = &values[token * width + first..][..n];
-                            let inverse = inverse_rms(x, spec.epsilon as f32);
-                            let dweight = &mut dweights[starts[part]..][..n];
-                            let given = x.iter().zip(tables.weights[part]);
-                            let sums = dweight.iter_mut().zip(g.iter_mut());
-                            for ((dweight, g), (x, weight)) in sums.zip(given) {
-                                *dweight += *g * (x * inverse);
-                                *g *= weight;
-                            }
-                            row_gradient(dx, x, g, inverse);
-                        }
+    let mut dweights: Vec<Vec<f32>> = Vec::new();
+    let part = |(chunk, dx): (usize, &mut [MaybeUninit<f32>])| {
+        let (mut dweights, mut g) = (vec![0f32; scales], vec![0f32; widest]);
+        vectorized(
+            #[inline(always)]
+            || {
+                for (block, dx) in dx.chunks_mut(BLOCK * width).enumerate() {
+                    let first = chunk * tokens + block * BLOCK;
+                    for unit in &units {
+                        let sums = [&mut dweights[starts[unit.part]..], &mut g];
+                        of_length(
+                            dim,
+                            #[inline(always)]
+                            |dim| match unit.heads.len() {
+                                1 => rows.unit(unit, [dim, dim], first, dy, dx, sums),
+                                n => rows.unit(unit, [dim, n * dim], first, dy, dx, sums),
+                            },
+                        );
                     }
-                },
-            );
-            dweights
-        })
-        .collect();
-    let dweights = sum(dweights, numbers);
+                }
+            },
+        );
+        dweights
+    };
+    let fill = |dx: &mut [MaybeUninit<f32>]| {
+        let chunks = dx.par_chunks_mut(tokens * width).enumerate();
+        dweights = chunks.map(part).collect();
+    };
+    // SAFETY: the units of a token are all of its heads, and each writes its own.
+    let dx = unsafe { super::filled(values.len(), fill) };
+    let dweights = sum(dweights, scales);
     let dweights = [0, 1, 2].map(|part| {
         let own = dweights[starts[part]..][..lengths[part]].to_vec();
         super::new(own, [lengths[part]], DType::F32)
     });
     Some((super::like(dx, &qkv), dweights))
+}
+
+/// A projection, token by token.
+struct Rows<'a> {
+    values: &'a [f32],
+    tables: Slices<'a>,
+    spec: QkvSpec,
+    seq: usize,
+    width: usize,
+}
+
+impl<'a> Rows<'a> {
+    /// `None` where a token is not as wide as its heads, or a head has no halves to turn.
+    fn new(qkv: &FlexTensor, values: &'a [f32], tables: Slices<'a>, spec: QkvSpec) -> Option<Self> {
+        let [seq, width] = [1, 2].map(|dim| qkv.layout().shape()[dim]);
+        let halves = !spec.rotary || spec.head_dim.is_multiple_of(2);
+        (width == spec.all() * spec.head_dim && halves).then_some(Self {
+            values,
+            tables,
+            spec,
+            seq,
+            width,
+        })
+    }
+
+    /// Writes one head of a sequence, normed and turned.
+    #[inline(always)]
+    fn plane(
+        &self,
+        [b, head]: [usize; 2],
+        dim: usize,
+        inverses: &[Vec<f32>; 3],
+        out: &mut [MaybeUninit<f32>],
+    ) {
+        let spec = &self.spec;
+        let part = part(spec, head);
+        let scales = self.tables.scales(spec, head);
+        for (t, out) in out.chunks_exact_mut(dim).enumerate() {
+            let token = b * self.seq + t;
+            let x = &self.values[token * self.width + head * dim..][..dim];
+            let angles = (spec.rotary && part < 2).then(|| self.tables.angles(t, dim));
+            let inverse = match spec.norms[part] {
+                Some(QkvNorm::PerHead) => inverse_rms(x, spec.epsilon as f32),
+                Some(QkvNorm::FullWidth) => inverses[part][token],
+                None => {
+                    put(out, [x, x], angles, |x, _| x);
+                    continue;
+                }
+            };
+            let scaled = |x, scale| x * inverse * scale;
+            put(out, [x, &scales[..dim]], angles, scaled);
+        }
+    }
+
+    /// Writes the gradient of one unit, `numbers` of each token, into the rows `dx` of the tokens from `first` on, and adds to that of its
+    /// scales; `g` is room for a row.
+    #[inline(always)]
+    fn unit(
+        &self,
+        unit: &Unit,
+        [dim, numbers]: [usize; 2],
+        first: usize,
+        dy: &[f32],
+        dx: &mut [MaybeUninit<f32>],
+        [dweight, g]: [&mut [f32]; 2],
+    ) {
+        let (spec, seq, from) = (&self.spec, self.seq, unit.heads.start * dim);
+        let g = &mut g[..numbers];
+        for (n, dx) in dx.chunks_exact_mut(self.width).enumerate() {
+            let (b, t) = ((first + n) / seq, (first + n) % seq);
+            let dx = &mut dx[from..][..numbers];
+            for (head, g) in unit.heads.clone().zip(g.chunks_exact_mut(dim)) {
+                let row = ((b * spec.all() + head) * seq + t) * dim;
+                g.copy_from_slice(&dy[row..][..dim]);
+                if spec.rotary && unit.part < 2 {
+                    turn_back(g, self.tables.angles(t, dim));
+                }
+            }
+            if spec.norms[unit.part].is_none() {
+                dx.write_copy_of_slice(g);
+                continue;
+            }
+            let x = &self.values[(first + n) * self.width + from..][..numbers];
+            let inverse = inverse_rms(x, spec.epsilon as f32);
+            let given = x.iter().zip(&self.tables.weights[unit.part][..numbers]);
+            let sums = dweight[..numbers].iter_mut().zip(g.iter_mut());
+            for ((dweight, g), (x, weight)) in sums.zip(given) {
+                *dweight += *g * (x * inverse);
+                *g *= weight;
+            }
+            row_gradient(dx, x, g, inverse);
+        }
+    }
 }
 
 /// Which of queries, keys and values a head belongs to.
@@ -184,14 +274,13 @@ fn part(spec: &QkvSpec, head: usize) -> usize {
     usize::from(head >= spec.heads) + usize::from(head >= spec.heads + spec.kv_heads)
 }
 
-/// Turns each pair by its angle, or with `direction` −1 back by it.
+/// Turns each pair back by its angle.
 #[inline(always)]
-fn turn(x: &mut [f32], [cos, sin]: [&[f32]; 2], direction: f32) {
+fn turn_back(x: &mut [f32], [cos, sin]: [&[f32]; 2]) {
     let (a, b) = x.split_at_mut(cos.len());
     let angles = cos.iter().zip(sin);
     for ((a, b), (cos, sin)) in a.iter_mut().zip(b).zip(angles) {
-        let sin = sin * direction;
-        (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
+        (*a, *b) = (*a * cos + *b * sin, *b * cos - *a * sin);
     }
 }
 
@@ -231,6 +320,17 @@ struct Slices<'a> {
 }
 
 impl<'a> Slices<'a> {
+    /// The scales of a head's norm.
+    #[inline(always)]
+    fn scales(&self, spec: &QkvSpec, head: usize) -> &'a [f32] {
+        let part = part(spec, head);
+        let first = match spec.norms[part] {
+            Some(QkvNorm::FullWidth) => (head - spec.parts()[part].start) * spec.head_dim,
+            _ => 0,
+        };
+        &self.weights[part][first..]
+    }
+
     /// Cosines and sines of position `t`.
     #[inline(always)]
     fn angles(&self, t: usize, dim: usize) -> [&'a [f32]; 2] {

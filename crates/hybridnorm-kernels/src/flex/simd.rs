@@ -12,6 +12,18 @@ pub(super) fn vectorized<R>(f: impl FnOnce() -> R) -> R {
     Arch::new().dispatch(f)
 }
 
+/// Runs `f` with a length, compiled for the usual ones of heads: loops over so many numbers are unrolled, and keep their rows in registers. `f`
+/// has to be inlined.
+#[inline(always)]
+pub(super) fn of_length<R>(length: usize, f: impl FnOnce(usize) -> R) -> R {
+    match length {
+        32 => f(32),
+        64 => f(64),
+        128 => f(128),
+        length => f(length),
+    }
+}
+
 /// Σ a·b.
 #[inline(always)]
 pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
