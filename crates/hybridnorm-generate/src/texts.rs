@@ -100,18 +100,14 @@ impl<'a, F: FeedForward + Sync> Texts<'a, F> {
         if !self.use_cache || self.held.iter().any(outgrown) {
             return self.anew().await;
         }
-        let cache = self.cache.take();
-        let cache = cache.unwrap_or_else(|| self.model.new_cache(self.room));
+        let new_cache = || self.model.new_cache(self.room);
+        let cache = self.cache.get_or_insert_with(new_cache);
         let ids: Vec<i64> = next.iter().map(|id| i64::from(*id)).collect();
-        let (cache, logits) = on_pool(&self.device, || {
-            let mut pass = Pass::cached(cache);
+        let logits = on_pool(&self.device, || {
             let tokens = Tensor::from_data(TensorData::new(ids, [next.len(), 1]), &self.device);
-            let hidden = self.model.hidden(tokens, &mut pass);
-            let logits = self.model.logits_in(hidden, &pass);
-            (pass.into_cache(), logits)
+            self.model.next_logits(tokens, cache)
         });
-        self.cache = cache;
-        let [_, _, width] = logits.dims();
+        let [_, width] = logits.dims();
         let logits = read(logits).await?;
         Ok(logits.chunks_exact(width).map(<[f32]>::to_vec).collect())
     }
@@ -147,15 +143,20 @@ impl<'a, F: FeedForward + Sync> Texts<'a, F> {
     async fn prefill(&self, row: usize) -> Result<(Option<KvCache>, Vec<f32>), GenerateError> {
         let ids: Vec<i64> = self.held[row].iter().map(|id| i64::from(*id)).collect();
         let n = ids.len();
-        let (cache, logits) = on_pool(&self.device, || {
+        let mut cache = match self.use_cache {
+            true => Some(self.model.new_cache(self.room.max(n))),
+            false => None,
+        };
+        let logits = on_pool(&self.device, || {
             let tokens = Tensor::<2, Int>::from_data(TensorData::new(ids, [1, n]), &self.device);
-            let mut pass = match self.use_cache {
-                true => Pass::cached(self.model.new_cache(self.room.max(n))),
-                false => Pass::causal(),
-            };
-            let hidden = self.model.hidden(tokens, &mut pass);
-            let logits = self.model.logits_in(hidden.narrow(1, n - 1, 1), &pass);
-            (pass.into_cache(), logits)
+            match &mut cache {
+                Some(cache) => self.model.next_logits(tokens, cache),
+                None => {
+                    let hidden = self.model.hidden(tokens, &mut Pass::causal());
+                    let logits = self.model.logits(hidden.narrow(1, n - 1, 1));
+                    logits.squeeze_dim(1)
+                }
+            }
         });
         let logits = read(logits).await?;
         Ok((cache, logits))
@@ -170,7 +171,7 @@ impl<'a, F: FeedForward + Sync> Texts<'a, F> {
 }
 
 /// The numbers of a tensor, row by row.
-async fn read(logits: Tensor<3>) -> Result<Vec<f32>, TensorReadError> {
+async fn read(logits: Tensor<2>) -> Result<Vec<f32>, TensorReadError> {
     let data = logits.into_data_async().await?;
     Ok(data.try_into_vec_as::<f32>()?)
 }

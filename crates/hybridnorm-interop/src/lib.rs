@@ -4,7 +4,6 @@
 //!
 //! ```
 //! use burn::tensor::{Device, Int, Tensor};
-//! use hybridnorm_core::Pass;
 //! use hybridnorm_interop::Pretrained;
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -17,11 +16,8 @@
 //! while tokens.len() < 12 {
 //!     let fresh = Tensor::<1, Int>::from_ints(&tokens[known..], &device).unsqueeze();
 //!     known = tokens.len();
-//!     let mut pass = Pass::cached(cache);
-//!     let hidden = model.hidden(fresh, &mut pass); // [1, fresh tokens, d_model]
-//!     let last = hidden.dims()[1] - 1;
-//!     tokens.push(model.logits(hidden.narrow(1, last, 1)).argmax(2).into_scalar());
-//!     cache = pass.into_cache().ok_or("a cached pass gives its cache back")?;
+//!     let logits = model.next_logits(fresh, &mut cache); // [1, padded_vocab_size]
+//!     tokens.push(logits.argmax(1).into_scalar());
 //! }
 //! assert_eq!(tokens[5..], [4, 11, 11, 11, 11, 35, 35]); // as transformers says
 //! # }

@@ -12,11 +12,12 @@ use crate::error::ConfigError;
 /// The reference caches keys before the rotation and rotates all of them in each step (`model.py`,
 /// `OLMoBlock.attention`); rotating once is the same number, cheaper.
 ///
-/// Greedy decoding; the crate `hybridnorm-generate` does it with sampling, stop strings and batches:
+/// Greedy decoding by [`Decoder::next_logits`](crate::Decoder::next_logits); the crate `hybridnorm-generate` does it with sampling, stop strings
+/// and batches:
 ///
 /// ```
 /// use burn::tensor::{Device, Int, Tensor};
-/// use hybridnorm_core::{DecoderConfig, Pass};
+/// use hybridnorm_core::DecoderConfig;
 ///
 /// # #[cfg(feature = "flex")] {
 /// let device = Device::flex();
@@ -26,11 +27,7 @@ use crate::error::ConfigError;
 /// let mut new = text.clone(); // the prompt at once, then token by token
 /// while text.len() < 8 {
 ///     let tokens = Tensor::<1, Int>::from_ints(new.as_slice(), &device).unsqueeze();
-///     let mut pass = Pass::cached(cache);
-///     let hidden = model.hidden(tokens, &mut pass);
-///     cache = pass.into_cache().expect("the pass was made with one");
-///     let last = hidden.narrow(1, new.len() - 1, 1);
-///     let token = model.logits(last).argmax(2).into_scalar::<i64>();
+///     let token = model.next_logits(tokens, &mut cache).argmax(1).into_scalar::<i64>();
 ///     text.push(token);
 ///     new = vec![token];
 /// }

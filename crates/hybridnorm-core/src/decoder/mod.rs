@@ -56,6 +56,25 @@ impl<F: FeedForward> Decoder<F> {
         pass.keep(Op::Logits, logits)
     }
 
+    /// Logits of the token after the last of `tokens`, which continue the sequences that `cache` holds. The cache holds them too afterwards.
+    ///
+    /// # Shapes
+    /// - `tokens` `[batch, new]`
+    /// - output `[batch, padded_vocab_size]`
+    ///
+    /// # Panics
+    /// When there are no tokens, or they do not fit: ask [`KvCache::check_room`] first.
+    pub fn next_logits(&self, tokens: Tensor<2, Int>, cache: &mut KvCache) -> Tensor<2> {
+        let [_, new] = tokens.dims();
+        let mut pass = Pass::cached(std::mem::replace(cache, KvCache::new(0, 0)));
+        let hidden = self.hidden(tokens, &mut pass);
+        let logits = self.logits_in(hidden.narrow(1, new - 1, 1), &pass);
+        if let Some(extended) = pass.into_cache() {
+            *cache = extended;
+        }
+        logits.squeeze_dim(1)
+    }
+
     /// The stream before the head.
     ///
     /// # Shapes
