@@ -94,8 +94,9 @@ impl CheckpointBench {
     /// Measures it on `spec`.
     ///
     /// # Errors
-    /// When the device cannot be opened or fails, or the folder cannot be written.
+    /// As [`validate`](Self::validate); when the device cannot be opened or fails, or the folder cannot be written.
     pub fn measure(&self, spec: &DeviceSpec) -> Result<CheckpointReport, Error> {
+        self.validate()?;
         let device = spec.open()?;
         let [saves, restores] = self.times(&device)?;
         let params = Parameters::of(&self.model)?.total;
@@ -243,6 +244,7 @@ mod tests {
         let error = bench.measure(&DeviceSpec::best().unwrap()).unwrap_err();
         assert!(error.to_string().contains("no/such/folder"), "{error}");
         let none = CheckpointBench { saves: 0, ..bench };
-        assert!(none.validate().is_err());
+        let error = none.measure(&DeviceSpec::best().unwrap()).unwrap_err();
+        assert!(error.to_string().contains("saves"), "{error}");
     }
 }

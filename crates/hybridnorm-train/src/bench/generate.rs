@@ -111,8 +111,9 @@ impl GenerateBench {
     /// Measures it on `spec`.
     ///
     /// # Errors
-    /// When the device cannot be opened or fails.
+    /// As [`validate`](Self::validate); when the device cannot be opened or fails.
     pub fn measure(&self, spec: &DeviceSpec) -> Result<GenerateReport, Error> {
+        self.validate()?;
         let device = spec.open()?;
         let model = self.model.init(&device)?;
         let vocab = self.model.decoder.padded_vocab_size;

@@ -19,43 +19,37 @@ pub(super) struct Looks {
 }
 
 impl Looks {
-    /// A look, and the update of step `step`, which tells how far it moves the weights.
-    pub fn with(
+    /// The update of step `step`, behind a look and telling how far it moves the weights where `look` says so.
+    pub fn update(
         &mut self,
         model: LanguageModel,
         gradients: StepGradients,
         optimizer: &mut Optimizer,
         (lr, max_norm): (f64, f64),
-        (step, device): (u64, &Device),
+        (step, device, look): (u64, &Device, bool),
     ) -> Result<LanguageModel, TrainError> {
-        let sequences = TrainingConfig::default().diagnostics_sequences;
+        if look {
+            let sequences = TrainingConfig::default().diagnostics_sequences;
+            let started = Instant::now();
+            // It reads its figures back, and so ends when the device has.
+            Observed::new(&model, &gradients, sequences, step)?;
+            self.observed.push(milliseconds_since(started));
+        }
         let started = Instant::now();
-        // It reads its figures back, and so ends when the device has.
-        Observed::new(&model, &gradients, sequences, step)?;
-        self.observed.push(started.elapsed().as_secs_f64() * 1e3);
-        let started = Instant::now();
-        let (model, movement) = gradients.apply_measured(model, optimizer, lr, max_norm, step);
-        movement?;
+        let (model, updates) = match look {
+            true => {
+                let (model, movement) =
+                    gradients.apply_measured(model, optimizer, lr, max_norm, step);
+                movement?;
+                (model, &mut self.measured_updates)
+            }
+            false => {
+                let model = gradients.apply(model, optimizer, lr, max_norm);
+                (model, &mut self.plain_updates)
+            }
+        };
         finish(device, step)?;
-        self.measured_updates
-            .push(started.elapsed().as_secs_f64() * 1e3);
-        Ok(model)
-    }
-
-    /// The update of a step without a look.
-    pub fn without(
-        &mut self,
-        model: LanguageModel,
-        gradients: StepGradients,
-        optimizer: &mut Optimizer,
-        (lr, max_norm): (f64, f64),
-        (step, device): (u64, &Device),
-    ) -> Result<LanguageModel, TrainError> {
-        let started = Instant::now();
-        let model = gradients.apply(model, optimizer, lr, max_norm);
-        finish(device, step)?;
-        self.plain_updates
-            .push(started.elapsed().as_secs_f64() * 1e3);
+        updates.push(milliseconds_since(started));
         Ok(model)
     }
 
@@ -65,6 +59,10 @@ impl Looks {
         let more = median(&self.measured_updates)? - median(&self.plain_updates)?;
         Some(median(&self.observed)? + more.max(0.0))
     }
+}
+
+fn milliseconds_since(started: Instant) -> f64 {
+    started.elapsed().as_secs_f64() * 1e3
 }
 
 #[cfg(test)]

@@ -207,11 +207,8 @@ impl StepBench {
                 let gradients = StepGradients::of(&model, micro_batches, &replicas, step)?;
                 gradients.check(&model, step)?;
                 loss = gradients.figures.loss;
-                let (rates, at) = ((lr, max_norm), (step, &device));
-                model = match looked {
-                    true => looks.with(model, gradients, &mut optimizer, rates, at)?,
-                    false => looks.without(model, gradients, &mut optimizer, rates, at)?,
-                };
+                let (rates, at) = ((lr, max_norm), (step, &device, looked));
+                model = looks.update(model, gradients, &mut optimizer, rates, at)?;
                 if step <= self.warmup {
                     looks = Looks::default();
                 }
