@@ -1,6 +1,6 @@
 //! Twenty AdamW steps beside the reference: losses, learning rates, gradient norms, clipping, parameters.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use burn::module::Module;
 use hybridnorm_interop::{Array, InteropError, NameMap};
@@ -77,18 +77,17 @@ impl Trajectory {
             ));
         }
         for (step, digests) in &self.weights_after_step {
+            let mut left: BTreeMap<&String, &Digest> = digests.iter().collect();
             for (name, array) in found.parameters.get(step).into_iter().flatten() {
-                checks.push(match digests.get(name) {
+                checks.push(match left.remove(name) {
                     Some(digest) => {
                         compare_digest(name, *step, &array.values, digest, self.own_error(name))
                     }
-                    None => Check::exact(
-                        format!("{name} after step {step}"),
-                        false,
-                        "not in the reference",
-                    ),
+                    None => no_twin(name, *step, "not in the reference"),
                 });
             }
+            let left = left.keys();
+            checks.extend(left.map(|name| no_twin(name, *step, "not computed")));
         }
         let (single, double) = (
             self.loss_mean_on_input_ids_after_20_steps,
@@ -226,6 +225,11 @@ pub fn names_of(names: &NameMap, param: &ParamInfo) -> Vec<String> {
         Some(layout) => layout.names().map(str::to_string).collect(),
         None => vec![param.path.clone()],
     }
+}
+
+/// A parameter that only one side has.
+fn no_twin(name: &str, step: u64, why: &str) -> Check {
+    Check::exact(format!("{name} after step {step}"), false, why)
 }
 
 /// The first and last values, the norm and the sum of a parameter.
