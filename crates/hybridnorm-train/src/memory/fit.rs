@@ -80,7 +80,7 @@ impl Workload {
             found.extend(self.first_that_fits(self.sliced(least), available)?);
         }
         match found.is_empty() {
-            true => self.hopeless(),
+            true => self.hopeless(available),
             false => Ok(found.join(", ")),
         }
     }
@@ -114,8 +114,8 @@ impl Workload {
             .collect()
     }
 
-    /// What needs least, and what is largest in it.
-    fn hopeless(&self) -> Result<String, ConfigError> {
+    /// Why nothing helps: the model itself, or what is largest with the settings that need least.
+    fn hopeless(&self, available: u64) -> Result<String, ConfigError> {
         let now = self.knobs();
         let sliced = Knobs {
             recompute: Recompute::Block,
@@ -133,6 +133,13 @@ impl Workload {
             if found.total() < memory.total() {
                 (least, memory) = (knobs, found);
             }
+        }
+        let model = memory.weights + memory.gradients + memory.optimizer;
+        if model > available {
+            let model = in_words(model);
+            return Ok(format!(
+                "weights, gradients and optimiser state alone are {model}, so a smaller model or a device with more memory is needed"
+            ));
         }
         let largest = memory
             .components()

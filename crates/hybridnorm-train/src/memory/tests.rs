@@ -33,6 +33,16 @@ fn refusal(workload: &Workload, share: f64) -> TooLarge {
     workload.too_large(available, "flex").unwrap().unwrap()
 }
 
+/// What the workload needs with blocks computed twice and one row of logits at once, in micro-batches of `micro_batch`.
+fn smallest(workload: &Workload, micro_batch: usize) -> u64 {
+    let mut smallest = workload.clone();
+    let sequences = workload.micro_batch * workload.accumulation;
+    (smallest.micro_batch, smallest.accumulation) = (micro_batch, sequences / micro_batch);
+    smallest.stages.recompute = Recompute::Block;
+    smallest.stages.logit_rows = Some(1);
+    total(&smallest)
+}
+
 #[test]
 fn weights_gradients_and_moments_follow_the_parameters() {
     let mut workload = workload();
@@ -120,8 +130,14 @@ fn slices_of_logits_help_where_the_vocabulary_is_large() {
 #[test]
 fn where_nothing_helps_the_largest_part_is_named() {
     let text = refusal(&workload(), 0.05).to_string();
-    assert!(text.contains("would still need"), "{text}");
-    assert!(text.contains("for optimiser state"), "{text}");
+    assert!(text.contains("a smaller model or a device"), "{text}");
+    assert!(!text.contains("--recompute"), "{text}");
+    // A little less than what the settings that need least leave, and more than the model itself.
+    let workload = workload();
+    let least = smallest(&workload, 8).min(smallest(&workload, 1));
+    let text = workload.too_large(least - 1, "flex").unwrap().unwrap();
+    assert!(text.advice.contains("would still need"), "{text}");
+    assert!(text.advice.contains("for optimiser state"), "{text}");
 }
 
 /// With few tokens the gradients that are summed up cost more than smaller micro-batches spare.
@@ -132,8 +148,11 @@ fn what_would_need_more_is_not_advised() {
         micro_batch: 2,
         ..workload()
     };
-    let text = refusal(&workload, 0.05).to_string();
-    assert!(!text.contains("--micro-batch"), "{text}");
+    let whole = smallest(&workload, 2);
+    assert!(whole < smallest(&workload, 1));
+    let text = workload.too_large(whole - 1, "flex").unwrap().unwrap();
+    assert!(text.advice.contains("--recompute block"), "{text}");
+    assert!(!text.advice.contains("--micro-batch"), "{text}");
 }
 
 #[test]
