@@ -194,7 +194,7 @@ mod tests {
         assert_eq!(
             corpus.notes,
             [
-                "left out files that are not .txt, .md or .jsonl (each also with .gz or .zst) or .parquet: 1",
+                "left out files that are not .txt, .md or .jsonl, each also with .gz or .zst, or .parquet: 1",
                 "left out blank documents: 2"
             ]
         );

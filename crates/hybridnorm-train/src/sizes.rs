@@ -18,6 +18,12 @@ pub(crate) fn thousands(number: u64) -> String {
     out
 }
 
+/// `1 document`, `1,758 documents`.
+pub(crate) fn counted(number: u64, noun: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{} {noun}{plural}", thousands(number))
+}
+
 /// How often `trained` tokens are all of `corpus` tokens: `2.41 epochs`, `31 % of an epoch`.
 pub(crate) fn epochs(trained: u64, corpus: u64) -> String {
     let share = trained as f64 / corpus.max(1) as f64;
@@ -132,6 +138,8 @@ mod tests {
         ] {
             assert_eq!(thousands(number), text);
         }
+        let documents = [0, 1, 1758].map(|number| counted(number, "document"));
+        assert_eq!(documents, ["0 documents", "1 document", "1,758 documents"]);
     }
 
     #[test]

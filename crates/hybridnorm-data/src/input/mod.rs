@@ -20,7 +20,7 @@ use open::open;
 use parquet::Rows;
 
 /// What readers take, for messages.
-pub(super) const READABLE: &str = ".txt, .md or .jsonl (each also with .gz or .zst) or .parquet";
+pub(super) const READABLE: &str = ".txt, .md or .jsonl, each also with .gz or .zst, or .parquet";
 /// A byte order mark belongs to the file, not to its text.
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 

@@ -87,6 +87,10 @@ pub(super) fn run(flags: &ExportFlags, out: &mut impl Write) -> Result<(), Error
     } else {
         ""
     };
+    let difference = match report.parity.difference {
+        0.0 => "nothing".to_string(),
+        difference => format!("{difference:e} at most"),
+    };
     let files = match report.files.as_slice() {
         [file] => file.clone(),
         files => format!("{} files", files.len()),
@@ -95,7 +99,7 @@ pub(super) fn run(flags: &ExportFlags, out: &mut impl Write) -> Result<(), Error
         out,
         "model     {} ({}): {}\n\
          weights   {} tensors, {}, in {files}\n\
-         parity    read back, {} logits differ by {:e} at most; the largest is {:.3}\n\
+         parity    read back, {} logits differ by {}; the largest is {:.3}\n\
          output    {folder}\n\n\
          AutoModelForCausalLM.from_pretrained({}{trust})",
         architecture.model_type,
@@ -104,7 +108,7 @@ pub(super) fn run(flags: &ExportFlags, out: &mut impl Write) -> Result<(), Error
         thousands(report.tensors as u64),
         in_words(report.bytes),
         thousands(report.parity.logits as u64),
-        report.parity.difference,
+        difference,
         report.parity.largest,
         python(&flags.out),
     )

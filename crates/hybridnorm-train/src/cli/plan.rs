@@ -21,7 +21,7 @@ use crate::hub::{self, Want};
 use crate::import::run_of;
 use crate::recipe::{Decay, Schedule, ScheduleShape};
 use crate::run::{DataConfig, LOOKS, RunConfig, TrainingConfig};
-use crate::sizes::{Experts, Parameters, epochs, thousands};
+use crate::sizes::{Experts, Parameters, counted, epochs, thousands};
 
 /// What can be done with a plan.
 const NEXT: &str = "next      hybridnorm-train with the same flags trains it; `plan --toml` prints its whole configuration, for --config";
@@ -159,24 +159,24 @@ impl Plan<'_> {
         writeln!(f, "data      {}", data.description)?;
         writeln!(
             f,
-            "          {} bytes in {} documents, blake3 {}",
-            thousands(data.bytes),
-            thousands(data.documents),
+            "          {} in {}, blake3 {}",
+            counted(data.bytes, "byte"),
+            counted(data.documents, "document"),
             data.hash,
         )?;
         for note in &data.notes {
             writeln!(f, "          {note}")?;
         }
         let part = match data.rule {
-            SplitRule::Documents => "documents",
-            SplitRule::Tails => "documents, without their ends",
+            SplitRule::Documents => "",
+            SplitRule::Tails => ", without their ends",
         };
-        writeln!(f, "          training   {} {part}", Side(&data.train))?;
+        writeln!(f, "          training   {}{part}", Side(&data.train))?;
         let part = match data.rule {
-            SplitRule::Documents => "documents, chosen by hash",
-            SplitRule::Tails => "documents, their ends",
+            SplitRule::Documents => ", chosen by hash",
+            SplitRule::Tails => ", their ends",
         };
-        writeln!(f, "          validation {} {part}", Side(&data.validation))?;
+        writeln!(f, "          validation {}{part}", Side(&data.validation))?;
         let config = &self.0.request.config.data;
         if config.document_mask {
             writeln!(f, "          tokens attend to their own document only")?;
@@ -275,7 +275,8 @@ pub(super) fn costly_looks(training: &TrainingConfig) -> Option<String> {
 
 /// What a schedule does after its warm-up.
 fn afterwards(schedule: &Schedule) -> String {
-    let down = format!("down to {:e}", schedule.peak * schedule.floor);
+    // As f32: a product of two decimals is a bit off in the seventeenth digit, which nobody asked for.
+    let down = format!("down to {:e}", (schedule.peak * schedule.floor) as f32);
     match schedule.shape {
         ScheduleShape::Constant => "constant".to_string(),
         ScheduleShape::InverseSqrt => "down with its root".to_string(),
@@ -334,10 +335,10 @@ impl fmt::Display for Side<'_> {
         } = self.0;
         write!(
             f,
-            "{} tokens ({} bytes) in {}",
-            thousands(*tokens),
-            thousands(*bytes),
-            thousands(*documents),
+            "{} ({}) in {}",
+            counted(*tokens, "token"),
+            counted(*bytes, "byte"),
+            counted(*documents, "document"),
         )
     }
 }

@@ -14,7 +14,7 @@ use crate::data::{
 };
 use crate::error::Error;
 use crate::shell::word;
-use crate::sizes::thousands;
+use crate::sizes::{counted, thousands};
 
 /// The flags of `prepare`.
 #[derive(Debug, Clone, Args)]
@@ -131,25 +131,22 @@ impl core::fmt::Display for Summary<'_> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         let Self(index, dir) = self;
         for (name, side) in [("training", Side::Train), ("validation", Side::Validation)] {
-            let [tokens, documents, bytes] = index.totals(side).map(thousands);
-            let shards = match index.side(side).len() {
-                1 => "1 shard".to_string(),
-                n => format!("{n} shards"),
-            };
+            let [tokens, documents, bytes] = index.totals(side);
             writeln!(
                 f,
-                "{name:<10} {tokens} tokens ({bytes} bytes) in {documents} documents, {shards}"
+                "{name:<10} {} ({}) in {}, {}",
+                counted(tokens, "token"),
+                counted(bytes, "byte"),
+                counted(documents, "document"),
+                counted(index.side(side).len() as u64, "shard"),
             )?;
         }
         if let Some(duplicates) = index.duplicates {
-            writeln!(
-                f,
-                "left out   {} documents that had come before",
-                thousands(duplicates)
-            )?;
+            let duplicates = counted(duplicates, "document");
+            writeln!(f, "left out   {duplicates} that had come before")?;
         }
         if index.blank > 0 {
-            writeln!(f, "left out   {} blank documents", thousands(index.blank))?;
+            writeln!(f, "left out   {}", counted(index.blank, "blank document"))?;
         }
         let shown = dir.display();
         writeln!(f, "in {shown}: hybridnorm-train --data {}", word(dir))

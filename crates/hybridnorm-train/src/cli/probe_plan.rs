@@ -8,7 +8,7 @@ use crate::device::{DeviceSpec, memory_for};
 use crate::error::Error;
 use crate::lab::probe::{Job, Lab, Line, Measure, SCALES, Scaled, Setting};
 use crate::memory::{Workload, in_words};
-use crate::sizes::{Parameters, thousands};
+use crate::sizes::{Parameters, counted, thousands};
 
 /// Short runs that a search takes as a rule: out by one or two factors of four, and two halvings.
 const SEARCH: u64 = 5;
@@ -119,10 +119,7 @@ impl fmt::Display for ProbePlan<'_> {
             training.batch,
             training.seq,
             config.schedule.lr,
-            match self.setting.warmup_steps {
-                1 => "1 step".to_string(),
-                n => format!("{n} steps"),
-            },
+            counted(self.setting.warmup_steps, "step"),
         )?;
         for (name, measure) in Measure::ALL {
             let of = self.jobs.iter().filter(|job| job.measure == measure);

@@ -8,7 +8,7 @@ use hybridnorm_interop::{Pretrained, Tensors};
 use hybridnorm_moe::ModelConfig;
 
 use crate::memory::in_words;
-use crate::sizes::{Experts, Parameters, thousands};
+use crate::sizes::{Experts, Parameters, counted, thousands};
 
 /// A published model as it is shown.
 pub(super) struct Published<'a> {
@@ -21,10 +21,7 @@ impl<'a> Published<'a> {
     /// An opened folder.
     pub fn of(folder: &'a Pretrained) -> Self {
         let tensors = folder.tensors();
-        let files = match tensors.files() {
-            1 => "1 file".to_string(),
-            n => format!("{n} files"),
-        };
+        let files = counted(tensors.files() as u64, "file");
         Self {
             architecture: folder.architecture(),
             model: folder.config(),

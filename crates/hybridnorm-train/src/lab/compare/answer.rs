@@ -7,7 +7,7 @@ use super::comparison::Comparison;
 use super::contrast::{Row, View};
 use super::stats::{LEAST, Verdict};
 use crate::lab::words::list;
-use crate::sizes::thousands;
+use crate::sizes::{counted, thousands};
 
 /// The sentence.
 pub(super) fn sentence(comparison: &Comparison) -> String {
@@ -71,10 +71,7 @@ pub(super) fn sentence(comparison: &Comparison) -> String {
     if parts.is_empty() {
         return "There is one arm and nothing to hold it against.".to_string();
     }
-    let seeds = match seeds.len() {
-        1 => "1 seed".to_string(),
-        n => format!("{n} seeds"),
-    };
+    let seeds = counted(seeds.len() as u64, "seed");
     format!(
         "After {} tokens a run, over {seeds}, validation loss in nats per token: {}.",
         thousands(setting.tokens),
