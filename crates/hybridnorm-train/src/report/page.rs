@@ -11,6 +11,8 @@ const STYLE: &str = include_str!("style.css");
 const ROWS: usize = 200;
 /// Characters beyond which a cell is a sentence and no name.
 const LONG: usize = 40;
+/// Columns beyond which a table leaves no room for a sentence.
+const BROAD: usize = 4;
 /// No page of ours asks for anything, and none is to be made to.
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; img-src data:";
 
@@ -109,26 +111,48 @@ fn rows(caption: &str, table: &Table, most: usize) -> Markup {
         true => (0..all).collect(),
         false => (0..most).map(|n| n * (all - 1) / (most - 1)).collect(),
     };
+    let beside = match ends_with_notes(table) {
+        true => table.columns.len() - 1,
+        false => table.columns.len(),
+    };
     html! {
         table {
             caption { (caption) }
-            thead { tr { @for column in &table.columns { th scope="col" { (column) } } } }
+            thead { tr { @for column in &table.columns[..beside] { th scope="col" { (column) } } } }
             tbody {
                 @for index in shown {
-                    tr { @for cell in &table.rows[index] { (cell_of(cell)) } }
+                    @let (cells, notes) = table.rows[index].split_at(beside);
+                    @let notes = notes.iter().filter(|note| **note != Cell::Empty);
+                    @let notes: Vec<&Cell> = notes.collect();
+                    tr class=[(!notes.is_empty()).then_some("noted")] { @for cell in cells { (cell_of(cell)) } }
+                    @for note in notes {
+                        tr { td.note colspan=(beside) { (note.to_string()) } }
+                    }
                 }
             }
         }
     }
 }
 
+/// Whether the last column of a broad table holds sentences: beside the others they would lie outside the window, so each stands below its row.
+fn ends_with_notes(table: &Table) -> bool {
+    let mut notes = table.rows.iter().filter_map(|row| row.last());
+    let words = notes
+        .clone()
+        .all(|cell| matches!(cell, Cell::Text(_) | Cell::Empty));
+    table.columns.len() > BROAD && words && notes.any(is_long)
+}
+
+fn is_long(cell: &Cell) -> bool {
+    matches!(cell, Cell::Text(text) if text.chars().count() > LONG)
+}
+
 fn cell_of(cell: &Cell) -> Markup {
-    let text = cell.to_string();
     let class = match cell {
         Cell::Number(_) | Cell::Count(_) => Some("number"),
-        _ => (text.chars().count() > LONG).then_some("long"),
+        _ => is_long(cell).then_some("long"),
     };
-    html! { td class=[class] { (text) } }
+    html! { td class=[class] { (cell.to_string()) } }
 }
 
 /// A text as an address that holds it (RFC 2397).
@@ -187,6 +211,28 @@ mod tests {
         assert_eq!(cell(note), format!("<td class=\"long\">{note}</td>"));
         assert_eq!(cell("no difference shown"), "<td>no difference shown</td>");
         assert!(STYLE.contains("td.long {"));
+    }
+
+    #[test]
+    fn sentences_behind_many_columns_stand_below_their_rows() {
+        let note = "2 of 3 runs learnt no more than frequencies: 4.834 bits per byte";
+        let table = |columns: usize| {
+            let names = (0..columns).map(|n| n.to_string());
+            let mut table = Table::new(names.chain(["note".to_string()]));
+            for last in [Cell::from(note), Cell::Empty, "short".into()] {
+                table.push((0..columns).map(|n| (n as u64).into()).chain([last]));
+            }
+            rows("", &table, 9).into_string()
+        };
+        let text = table(5);
+        let below = |words: &str| format!("<tr><td class=\"note\" colspan=\"5\">{words}</td></tr>");
+        assert!(
+            text.contains(&below(note)) && text.contains(&below("short")),
+            "{text}"
+        );
+        assert_eq!(text.matches("class=\"noted\"").count(), 2, "{text}");
+        assert!(!text.contains("<th scope=\"col\">note</th>"), "{text}");
+        assert!(table(2).contains("<td class=\"long\">2 of 3"));
     }
 
     #[test]
