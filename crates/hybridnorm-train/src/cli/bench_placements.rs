@@ -2,13 +2,14 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use clap::Args;
 use hybridnorm_core::Placement;
 use hybridnorm_kernels::profile::Work;
 use serde_json::Value;
 
+use super::itself;
 use crate::bench::Spread;
 use crate::error::Error;
 
@@ -45,6 +46,21 @@ struct Figures {
 }
 
 pub(super) fn run(flags: &PlacementsFlags, out: &mut impl Write) -> Result<(), Error> {
+    for (own, instead) in [
+        ("--json", "bench step --json"),
+        ("--placement", "--placements"),
+    ] {
+        let is_own = |flag: &OsString| {
+            let flag = flag.to_string_lossy();
+            flag.split_once('=').map_or(&*flag, |(name, _)| name) == own
+        };
+        if flags.step.iter().any(is_own) {
+            let message = format!(
+                "{own}: bench placements gives it to bench step itself; there is {instead}"
+            );
+            return Err(Error::Usage(message));
+        }
+    }
     // What the processes would refuse is refused here, once.
     let program = ["hybridnorm-train", "bench", "step"].map(OsString::from);
     let args = program.into_iter().chain(flags.step.clone());
@@ -70,9 +86,9 @@ fn measure(placement: &Placement, flags: &[OsString]) -> Result<Figures, Error> 
         what: format!("bench step --placement {placement}"),
         reason,
     };
-    let program = std::env::current_exe().map_err(|error| failed(error.to_string()))?;
-    let output = Command::new(program)
-        .args(["bench", "step"])
+    let mut command =
+        itself::command(&["bench", "step"]).map_err(|error| failed(error.to_string()))?;
+    let output = command
         .args(flags)
         .args(["--json", "--placement", &placement.to_string()])
         .stdin(Stdio::null())

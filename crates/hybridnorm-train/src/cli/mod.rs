@@ -21,6 +21,7 @@ mod flags;
 mod generate;
 mod import;
 mod inspect;
+mod itself;
 mod memory;
 mod placements;
 mod plan;
@@ -46,7 +47,7 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use bench::{Bench, StepFlags};
@@ -123,7 +124,7 @@ pub enum Command {
     /// Turn text into token shards, which --data takes; continue where an earlier call was cut off
     Prepare(PrepareFlags),
     /// Make a tokenizer
-    #[command(subcommand)]
+    #[command(subcommand, arg_required_else_help = false)]
     Tokenizer(TokenizerCommand),
     /// Turn a published model (a Hugging Face folder) into a run: to generate with, evaluate, and train on
     Import(ImportFlags),
@@ -255,6 +256,14 @@ fn refuse(error: &clap::Error, out: &mut impl Write) -> Result<(), Error> {
 
 /// What clap has to say of wrong flags, without its advice.
 fn in_one_line(error: &clap::Error) -> String {
+    if let Some(word) = word_behind_flags(error) {
+        return match Cli::command().find_subcommand(&word) {
+            Some(_) => format!("the command goes first: hybridnorm-train {word}, then its flags"),
+            None => format!(
+                "'{word}' belongs to no flag and is no command: hybridnorm-train --help lists both"
+            ),
+        };
+    }
     let text = error.render().to_string();
     let lines: Vec<&str> = text
         .lines()
@@ -267,6 +276,18 @@ fn in_one_line(error: &clap::Error) -> String {
     PLAINER
         .iter()
         .fold(text, |text, (theirs, ours)| text.replace(theirs, ours))
+}
+
+/// A word behind the flags of `train`, which clap takes for a command there.
+fn word_behind_flags(error: &clap::Error) -> Option<String> {
+    let of = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.clone()),
+        _ => None,
+    };
+    match error.kind() {
+        ErrorKind::ArgumentConflict => of(ContextKind::InvalidSubcommand),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -330,6 +351,12 @@ mod tests {
     #[case("--steps 99999999999999999999", &["--steps <N>", "too large"])]
     #[case("--lr fast", &["--lr <RATE>", "a number is needed, such as 3e-4"])]
     #[case("report", &["were not provided: <DIR>"])]
+    #[case("--steps 3 extra", &["'extra' belongs to no flag and is no command"])]
+    #[case("--steps 3 plan", &["hybridnorm-train plan, then its flags"])]
+    #[case("tokenizer", &["requires a subcommand", "train"])]
+    #[case("bench", &["requires a subcommand", "step", "checkpoint"])]
+    #[case("bench placements --rounds 1 --steps 1 --json", &["--json", "bench placements"])]
+    #[case("bench placements --placement=pre", &["--placement", "--placements"])]
     #[case("inspect runs/demo --reference-ops", &["--reference-ops", "nothing"])]
     fn a_wrong_command_line_is_refused_in_one_line(#[case] line: &str, #[case] words: &[&str]) {
         let args = std::iter::once("hybridnorm-train").chain(line.split(' '));

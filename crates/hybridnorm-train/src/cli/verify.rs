@@ -2,11 +2,12 @@
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use clap::{Args, ValueEnum};
 use hybridnorm_device::fusion;
 
+use super::itself;
 use crate::device::DeviceSpec;
 use crate::error::Error;
 use crate::verify::{self, Fusion, Report, Subject};
@@ -128,11 +129,11 @@ fn unfused(
     reference: &Path,
     out: &mut impl Write,
 ) -> Result<(serde_json::Value, usize), Error> {
-    let program = std::env::current_exe().map_err(Error::io("find", Path::new("this program")))?;
+    let start = |error| Error::io("start", Path::new("this program"))(error);
     out.flush().map_err(Error::Output)?;
-    let mut child = Command::new(&program);
+    let mut child = itself::command(&["verify"]).map_err(start)?;
     child
-        .args(["verify", "--json", "--fusion", "off", "--device"])
+        .args(["--json", "--fusion", "off", "--device"])
         .arg(spec.to_string())
         .arg("--reference")
         .arg(reference)
@@ -141,7 +142,7 @@ fn unfused(
     if !flags.json {
         child.stderr(Stdio::piped());
     }
-    let done = child.output().map_err(Error::io("start", &program))?;
+    let done = child.output().map_err(start)?;
     if !flags.json {
         out.write_all(&done.stderr).map_err(Error::Output)?;
     }

@@ -96,6 +96,26 @@ fn the_loss_is_the_same_each_time_and_another_in_each_step() {
     }
 }
 
+/// Plain operations are not timed apart, so a table of norms that are not known tells that they were used.
+#[test]
+fn placements_are_measured_with_the_operations_asked_for() {
+    if cfg!(feature = "flex") {
+        let place = Place::new();
+        let args =
+            format!("--placements pre,hybrid --rounds 1 {TINY} --steps 1 --warmup 0 --device flex");
+        let fast = place.succeed(&format!("bench placements {args}"));
+        assert!(
+            fast.contains("| hybrid |") && !fast.contains("not known"),
+            "{fast}"
+        );
+        let plain = place.succeed(&format!("bench placements --reference-ops {args}"));
+        let rows = plain
+            .lines()
+            .filter(|line| line.ends_with("| not known | not known |"));
+        assert_eq!(rows.count(), 2, "{plain}");
+    }
+}
+
 #[test]
 fn people_get_lines_and_no_json() {
     if cfg!(feature = "flex") {
