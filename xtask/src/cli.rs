@@ -105,6 +105,15 @@ mod tests {
     }
 
     #[test]
+    fn the_page_for_contributors_has_every_chore() {
+        let page = include_str!("../../CONTRIBUTING.md");
+        for chore in Cli::command().get_subcommands() {
+            let call = format!("`cargo xtask {}", chore.get_name());
+            assert!(page.contains(&call), "{call}");
+        }
+    }
+
+    #[test]
     fn every_chore_parses() {
         for line in [
             "check --require-all",

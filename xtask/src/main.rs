@@ -44,7 +44,7 @@ fn run(chore: Chore) -> Result<Report, String> {
         Chore::Check(args) => check::run(&shell()?, &args),
         Chore::Ci(args) => ci::run(&shell()?, &args),
         Chore::Features(args) => features::run(&shell()?, &args),
-        Chore::Parity(args) => Ok(parity::run(&shell()?, &args)),
+        Chore::Parity(args) => parity::run(&shell()?, &args),
         // The one chore that also runs where there is no workspace: on the machine of `gpu`.
         Chore::Bench(args) => bench::run(&args),
         Chore::Gpu(args) => gpu::run(&shell()?, &args),

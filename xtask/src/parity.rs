@@ -7,6 +7,7 @@ use xshell::{Shell, cmd};
 
 use crate::device::Device;
 use crate::report::Report;
+use crate::workspace::Workspace;
 
 #[derive(Args)]
 pub struct ParityArgs {
@@ -36,10 +37,13 @@ pub fn absolute(path: &str) -> Result<PathBuf, String> {
     std::path::absolute(path).map_err(|error| error.to_string())
 }
 
-pub fn run(shell: &Shell, args: &ParityArgs) -> Report {
+pub fn run(shell: &Shell, args: &ParityArgs) -> Result<Report, String> {
+    if let Some(device) = &args.device {
+        device.backend.known(&Workspace::read(shell)?)?;
+    }
     let mut report = Report::new("parity");
     report.step("verify", cmd!(shell, "cargo").args(arguments(args)));
-    report
+    Ok(report)
 }
 
 fn arguments(args: &ParityArgs) -> Vec<String> {

@@ -12,6 +12,7 @@ use xshell::{Shell, cmd};
 
 use crate::device::Backend;
 use crate::feature_set;
+use crate::parity::absolute;
 use crate::report::Report;
 use crate::workspace::Workspace;
 
@@ -33,7 +34,7 @@ const FILES: [&str; 4] = [
 #[derive(Args)]
 pub struct WebArgs {
     /// The page's folder [default: web/page in the target directory]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = absolute)]
     out: Option<PathBuf>,
     /// Placements to train a model of
     #[arg(
@@ -68,10 +69,7 @@ impl WebArgs {
 pub fn run(shell: &Shell, args: &WebArgs, required: bool) -> Result<Report, String> {
     let workspace = Workspace::read(shell)?;
     let work = workspace.target_directory.join("web");
-    let out = match &args.out {
-        Some(out) => shell.current_dir().join(out),
-        None => work.join("page"),
-    };
+    let out = args.out.clone().unwrap_or_else(|| work.join("page"));
     let mut report = Report::new("web");
     let std = match standard_library(shell) {
         Ok(std) => std,
@@ -81,15 +79,15 @@ pub fn run(shell: &Shell, args: &WebArgs, required: bool) -> Result<Report, Stri
             return Ok(report);
         }
     };
-    if replaceable(&out) && build(shell, &mut report, &work, &std, &out) {
-        let program = workspace.program("hybridnorm-train");
-        if models(shell, &mut report, args, &program, &work, &out) {
-            report.note(format!("page {}", out.display()));
-            shell.set_var(PAGE, &out);
-        }
-    } else if !replaceable(&out) {
+    let program = workspace.program("hybridnorm-train");
+    if !replaceable(&out) {
         let reason = format!("{} holds something else: give another --out", out.display());
         report.record("page", Err(reason));
+    } else if build(shell, &mut report, &work, &std, &out)
+        && models(shell, &mut report, args, &program, &work, &out)
+    {
+        report.note(format!("page {}", out.display()));
+        shell.set_var(PAGE, &out);
     }
     report.print();
     Ok(report)

@@ -86,7 +86,9 @@ pub fn run(args: &BenchArgs) -> Result<Report, String> {
         ),
         None => {
             let shell = workspace::shell()?;
-            let program = Workspace::read(&shell)?.program("hybridnorm-train");
+            let workspace = Workspace::read(&shell)?;
+            args.device.backend.known(&workspace)?;
+            let program = workspace.program("hybridnorm-train");
             if !report.step("build", build(&shell, args)) {
                 return Ok(report);
             }
