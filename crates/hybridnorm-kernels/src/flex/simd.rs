@@ -5,6 +5,9 @@ use pulp::Arch;
 /// Numbers that are computed side by side.
 pub(super) const LANES: usize = 16;
 
+/// Rows of so many numbers are worth four times as many sums.
+const LONG: usize = 256;
+
 /// Runs `f` compiled for the widest vectors that the CPU has; for that `f` has to be inlined, which a long closure is only where it says
 /// `#[inline(always)]`, and whatever it calls. Loops over zipped slices become vectors, loops over indices only where lengths are known.
 #[inline(always)]
@@ -30,16 +33,32 @@ pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
     sum_of(a, b, |a, b| a * b)
 }
 
-/// Σ f(a, b), as [`LANES`] sums that are added up in the end.
+/// Σ f(a, b), as [`LANES`] sums that are added up in the end; four times as many of a long row, for each sum waits for the one before.
 #[inline(always)]
 pub(super) fn sum_of(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
     let n = a.len().min(b.len());
     let ((a, a_rest), (b, b_rest)) = (a[..n].as_chunks::<LANES>(), b[..n].as_chunks::<LANES>());
     let mut sums = [0f32; LANES];
-    for (a, b) in a.iter().zip(b) {
+    let add = |sums: &mut [f32; LANES], a: &[f32; LANES], b: &[f32; LANES]| {
         for lane in 0..LANES {
             sums[lane] += f(a[lane], b[lane]);
         }
+    };
+    let fours = if n < LONG { 0 } else { a.len() / 4 * 4 };
+    let ((fours_a, a), (fours_b, b)) = (a.split_at(fours), b.split_at(fours));
+    let mut four = [[0f32; LANES]; 4];
+    for (a, b) in fours_a.chunks_exact(4).zip(fours_b.chunks_exact(4)) {
+        for (sums, (a, b)) in four.iter_mut().zip(a.iter().zip(b)) {
+            add(sums, a, b);
+        }
+    }
+    if fours > 0 {
+        for lane in 0..LANES {
+            sums[lane] = (four[0][lane] + four[1][lane]) + (four[2][lane] + four[3][lane]);
+        }
+    }
+    for (a, b) in a.iter().zip(b) {
+        add(&mut sums, a, b);
     }
     let rest = a_rest.iter().zip(b_rest).map(|(a, b)| f(*a, *b));
     halve(sums, |a, b| a + b) + rest.sum::<f32>()
@@ -231,7 +250,7 @@ mod tests {
 
     #[test]
     fn sums_and_maxima_see_every_element() {
-        for n in [1, 15, 16, 17, 48, 100] {
+        for n in [1, 15, 16, 17, 48, 100, 256, 300, 333] {
             let values: Vec<f32> = (1..=n).map(|x| x as f32).collect();
             let ones = vec![1f32; n];
             assert_eq!(dot(&values, &ones), (n * (n + 1) / 2) as f32);

@@ -1,15 +1,14 @@
 //! A sparse layer forward and backward against the number of experts, against a dense layer of equal active width, and against a
-//! loop over the experts in Burn's own operations.
+//! loop over the experts in Burn's own operations: 2,048 tokens, on the best device compiled in.
 //!
-//! `cargo bench -p hybridnorm-moe --features flex --bench layer [-- DEVICE]`; `cargo xtask bench moe` measures whole training steps.
-
-use std::time::Instant;
+//! `cargo bench -p hybridnorm-benches --features flex --bench layer [-- FILTER]`; `cargo xtask bench moe` measures whole training steps.
 
 use burn::optim::GradientsParams;
-use burn::tensor::{Device, Distribution, Int, Tensor, activation};
+use burn::tensor::{Distribution, Int, Tensor, activation};
+use criterion::{Criterion, Throughput};
 use hybridnorm_core::init::Initializer;
 use hybridnorm_core::{
-    Activation, DenseFeedForward, DenseFeedForwardConfig, FeedForward, InitConfig, InitScheme, Pass,
+    Activation, DenseFeedForwardConfig, FeedForward, InitConfig, InitScheme, Pass,
 };
 use hybridnorm_moe::{SparseConfig, SparseFeedForward};
 
@@ -17,25 +16,25 @@ const TOKENS: usize = 2048;
 const D_MODEL: usize = 256;
 const D_FF: usize = 256;
 const TOP_K: usize = 4;
-const ROUNDS: usize = 7;
 
-fn main() {
-    let name = std::env::args()
-        .skip(1)
-        .find(|argument| !argument.starts_with('-'));
-    let device = hybridnorm_testing::open(name.as_deref().unwrap_or("flex"))
-        .clone()
-        .autodiff();
+/// Measures and prints them.
+pub fn run(criterion: &mut Criterion) {
+    let device = hybridnorm_testing::any_device().autodiff();
     let init = Initializer::new(&InitConfig::default(), InitScheme::Normal, D_MODEL, 1)
         .expect("a valid initialisation");
-    let x = Tensor::random(
-        [1, TOKENS, D_MODEL],
-        Distribution::Normal(0.0, 1.0),
-        &device,
-    );
-    println!(
-        "{TOKENS} tokens, d_model {D_MODEL}, d_ff {D_FF}, top-{TOP_K}: milliseconds forward and backward, median of {ROUNDS}"
-    );
+    let shape = [1, TOKENS, D_MODEL];
+    let x = Tensor::random(shape, Distribution::Normal(0.0, 1.0), &device);
+    let mut group = criterion.benchmark_group("layer");
+    group.sample_size(10);
+    group.throughput(Throughput::Elements(TOKENS as u64));
+    let mut measure = |name: String, step: &dyn Fn()| {
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                step();
+                device.sync().expect("a device that works");
+            });
+        });
+    };
     let dense = DenseFeedForwardConfig {
         d_model: D_MODEL,
         d_ff: TOP_K * D_FF,
@@ -43,53 +42,30 @@ fn main() {
         bias: false,
     };
     let dense = dense.init(&init, &device).expect("a valid layer");
-    println!(
-        "dense of {} {:8.1}",
-        TOP_K * D_FF,
-        median(&device, || step_dense(&dense, &x))
-    );
+    measure("dense, as wide".to_owned(), &|| step(&dense, &x));
     for experts in [4, 16, 64, 256] {
         let config = SparseConfig::new(experts, TOP_K, D_FF);
         let layer = config.init(D_MODEL, &init, &device).expect("a valid layer");
-        let grouped = median(&device, || step_sparse(&layer, &x));
-        let routed = median(&device, || {
+        measure(format!("{experts} experts"), &|| step(&layer, &x));
+        // Its copy to the host included.
+        measure(format!("{experts} experts, routing alone"), &|| {
             let x = x.clone().reshape([TOKENS, D_MODEL]);
-            let (_, assignment) = layer
-                .router
-                .forward::<()>(x.clone(), None, &mut Pass::causal());
+            let mut pass = Pass::causal();
+            let (_, assignment) = layer.router.forward::<()>(x, None, &mut pass);
             std::hint::black_box(assignment.upload(TOP_K, &device));
         });
-        let looped = match experts {
-            256 => "not run: minutes".to_owned(),
-            _ => format!("{:8.1}", median(&device, || step_loop(&layer, &x))),
-        };
-        println!(
-            "{experts:4} experts {grouped:8.1}, of which routing, its copy to the host included, {routed:6.1}; a loop over the experts {looped}"
-        );
+        // With more of them it takes minutes.
+        if experts <= 64 {
+            measure(format!("{experts} experts, a loop over them"), &|| {
+                step_loop(&layer, &x);
+            });
+        }
     }
+    group.finish();
+    criterion.final_summary();
 }
 
-fn median(device: &Device, mut step: impl FnMut()) -> f64 {
-    let mut times: Vec<f64> = (0..=ROUNDS)
-        .map(|_| {
-            let start = Instant::now();
-            step();
-            device.sync().expect("the device works");
-            start.elapsed().as_secs_f64() * 1e3
-        })
-        .skip(1)
-        .collect();
-    times.sort_by(f64::total_cmp);
-    times[times.len() / 2]
-}
-
-fn step_dense(layer: &DenseFeedForward, x: &Tensor<3>) {
-    let y = layer.forward(x.clone().require_grad(), &mut Pass::causal());
-    let grads = y.sum().backward();
-    std::hint::black_box(GradientsParams::from_grads(grads, layer));
-}
-
-fn step_sparse(layer: &SparseFeedForward, x: &Tensor<3>) {
+fn step<F: FeedForward>(layer: &F, x: &Tensor<3>) {
     let y = layer.forward(x.clone().require_grad(), &mut Pass::causal());
     let grads = y.sum().backward();
     std::hint::black_box(GradientsParams::from_grads(grads, layer));

@@ -1,54 +1,50 @@
 //! Operations that read and write more than they compute, as a share of the speed of a copy.
 //!
-//! `cargo bench -p hybridnorm-kernels --features flex --bench bandwidth [-- DEVICE]`
+//! `cargo bench -p hybridnorm-benches --features flex --bench bandwidth [-- FILTER]`
 
 use std::hint::black_box;
-use std::time::Instant;
 
-use burn::tensor::{Device, Distribution, Int, Tensor};
+use burn::backend::Dispatch;
+use burn::tensor::{Distribution, Int, Tensor};
+use criterion::{Criterion, Throughput};
 use hybridnorm_kernels::{
-    AdamWStep, Gate, QkvNorm, QkvSpec, adamw, cross_entropy, glu, qkv_norm_rope, rms_norm,
-    square_sum,
+    AdamWStep, Gate, KernelOps, NormSpec, QkvNorm, QkvSpec, adamw, cross_entropy, glu,
+    qkv_norm_rope, rms_norm, square_sum,
 };
 
-const ROWS: usize = 4096;
+use crate::series::Series;
+
+/// 24 MiB a tensor: more than caches hold, and less than what the C library takes from the system anew each time.
+const ROWS: usize = 12 * 1024;
 const WIDTH: usize = 512;
 const HEADS: usize = 8;
-const ROUNDS: usize = 15;
 const EPSILON: f64 = 1e-5;
 
-fn main() {
-    let name = std::env::args()
-        .skip(1)
-        .find(|argument| !argument.starts_with('-'));
-    let device = hybridnorm_testing::open(name.as_deref().unwrap_or("flex"));
+/// Measures and prints them.
+pub fn run(criterion: &mut Criterion) {
+    let mut series = Series::new(criterion, "bandwidth", "GB/s");
+    let device = &series.device();
     let random =
         |shape: [usize; 2]| Tensor::<2>::random(shape, Distribution::Normal(0.0, 1.0), device);
-    let bytes = (4 * ROWS * WIDTH) as f64;
-    println!(
-        "{ROWS} rows of {WIDTH} numbers in f32, {:.0} MiB: median of {ROUNDS}",
-        bytes / f64::from(1 << 20)
-    );
-    let (x, wide) = (random([ROWS, WIDTH]), random([ROWS, 2 * WIDTH]));
-    let copy = 2.0 * bytes / seconds(device, || copied(&x));
-    println!("{:32} {:7.1} GB/s", "copy", copy / 1e9);
-    let tell = |name: &str, tensors: f64, work: &dyn Fn()| {
-        let speed = tensors * bytes / seconds(device, work);
-        let share = 100.0 * speed / copy;
-        println!("{name:32} {:7.1} GB/s {share:5.0} % of a copy", speed / 1e9);
+    let (x, wide) = (random([ROWS, WIDTH]), random([ROWS / 2, 2 * WIDTH]));
+    let mut tell = |name: &str, tensors: f64, work: &dyn Fn()| {
+        let bytes = Throughput::Bytes((tensors * (4 * ROWS * WIDTH) as f64) as u64);
+        series.measure(name, bytes, work);
     };
+    tell("a copy", 2.0, &|| copied(&x));
 
     let scale = Tensor::<1>::ones([WIDTH], device);
     tell("RMSNorm", 2.0, &|| {
         black_box(rms_norm(x.clone(), scale.clone(), EPSILON));
     });
-    let learned = device.clone().autodiff();
-    let tracked = Tensor::<2>::from_data(x.to_data(), &learned).require_grad();
-    let tracked_scale = Tensor::<1>::ones([WIDTH], &learned).require_grad();
-    // Beside what the norm reads and writes: the sum reads its output, its gradient is written once.
-    tell("RMSNorm, sum and gradients", 7.0, &|| {
-        let y = rms_norm(tracked.clone(), tracked_scale.clone(), EPSILON);
-        black_box(y.sum().backward());
+    let spec = NormSpec {
+        epsilon: EPSILON,
+        centred: false,
+    };
+    tell("RMSNorm, gradients", 3.0, &|| {
+        let [x, dy] = [(); 2].map(|()| x.clone().into_dispatch());
+        let scale = scale.clone().into_dispatch();
+        black_box(Dispatch::norm_backward(x, scale, dy, false, spec));
     });
     let spec = QkvSpec {
         heads: HEADS,
@@ -59,9 +55,9 @@ fn main() {
         rotary: true,
     };
     let qkv = wide.clone().unsqueeze::<3>();
-    let angles = [(); 2].map(|()| random([ROWS, WIDTH / HEADS / 2]));
+    let angles = [(); 2].map(|()| random([ROWS / 2, WIDTH / HEADS / 2]));
     let scales = [(); 3].map(|()| Tensor::<1>::ones([WIDTH / HEADS], device));
-    tell("Q, K, V norms and rotation", 4.0, &|| {
+    tell("Q, K, V norms and rotation", 2.0, &|| {
         black_box(qkv_norm_rope(
             qkv.clone(),
             scales.clone(),
@@ -69,14 +65,18 @@ fn main() {
             spec,
         ));
     });
-    let tracked = Tensor::<2>::from_data(wide.to_data(), &learned).require_grad();
-    tell("Q, K, V norms, sum and gradients", 14.0, &|| {
-        let scales = scales.clone().map(|scale| scale.autodiff().require_grad());
-        let angles = angles.clone().map(Tensor::autodiff);
-        let y = qkv_norm_rope(tracked.clone().unsqueeze::<3>(), scales, angles, spec);
-        black_box(y.sum().backward());
+    let [cos, sin] = angles.map(Tensor::into_dispatch);
+    let scale = scales[0].clone().into_dispatch();
+    let dy = qkv.clone().reshape([1, 2 * HEADS, ROWS / 2, WIDTH / HEADS]);
+    tell("Q, K, V norms, gradients", 3.0, &|| {
+        let (qkv, dy) = (qkv.clone().into_dispatch(), dy.clone().into_dispatch());
+        let [query, key, value] = [(); 3].map(|()| scale.clone());
+        let (cos, sin) = (cos.clone(), sin.clone());
+        let gradients =
+            Dispatch::qkv_norm_rope_backward(qkv, query, key, value, cos, sin, dy, spec);
+        black_box(gradients);
     });
-    tell("SwiGLU", 3.0, &|| {
+    tell("SwiGLU", 1.5, &|| {
         black_box(glu(wide.clone(), Gate::Silu));
     });
     let targets = Tensor::<1, Int>::zeros([ROWS], device);
@@ -105,6 +105,8 @@ fn main() {
             state.replace(Some(adamw(weight, x.clone(), moments, step)));
         }
     });
+    series.finish();
+    criterion.final_summary();
 }
 
 /// A copy by all cores on `flex`, by the device elsewhere.
@@ -129,19 +131,4 @@ fn copied(x: &Tensor<2>) {
         return;
     }
     black_box(x.clone().mul_scalar(1.0));
-}
-
-/// The median time of `work`, until the device has done it.
-fn seconds(device: &Device, work: impl Fn()) -> f64 {
-    let finish = || device.sync().expect("a device that works");
-    let time = || {
-        let start = Instant::now();
-        work();
-        finish();
-        start.elapsed().as_secs_f64()
-    };
-    time();
-    let mut times: Vec<f64> = (0..ROUNDS).map(|_| time()).collect();
-    times.sort_by(f64::total_cmp);
-    times[ROUNDS / 2]
 }
