@@ -3,7 +3,7 @@
 use core::fmt;
 use std::path::Path;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::contents::Contents;
 use super::ready::ReadyRun;
@@ -112,6 +112,20 @@ pub(super) fn sample(prepared: &ReadyRun, summary: &TrainSummary) -> Result<Samp
     Ok(Sample { prompt, text })
 }
 
+/// Which results a `summary.json` holds.
+#[derive(PartialEq, Deserialize)]
+struct Written {
+    steps: u64,
+    data_blake3: String,
+}
+
+impl Written {
+    /// `None` where there is no such file, or it is no summary.
+    fn read(path: &Path) -> Option<Self> {
+        serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+    }
+}
+
 impl Results {
     pub(super) fn new(
         prepared: &ReadyRun,
@@ -157,14 +171,21 @@ impl Results {
         })
     }
 
-    /// Whether this process trained at all; a finished run that is resumed keeps its summary.
-    pub(super) fn has_news(&self) -> bool {
-        self.fresh_steps > 0
+    /// Writes `summary.json`, whole or not at all. A finished run that is resumed keeps its own, with the speed that it had;
+    /// one that was killed before it wrote any gets one.
+    pub(super) fn save(&self, run: &Path) -> Result<(), Error> {
+        let path = run.join(SUMMARY);
+        match self.fresh_steps == 0 && Written::read(&path) == Some(self.written()) {
+            true => Ok(()),
+            false => json::save(self, &path),
+        }
     }
 
-    /// Writes `summary.json`, whole or not at all.
-    pub(super) fn save(&self, run: &Path) -> Result<(), Error> {
-        json::save(self, &run.join(SUMMARY))
+    fn written(&self) -> Written {
+        Written {
+            steps: self.steps,
+            data_blake3: self.data_blake3.clone(),
+        }
     }
 }
 
@@ -201,7 +222,7 @@ impl fmt::Display for Results {
         for line in text.lines() {
             writeln!(f, "    {line}")?;
         }
-        if self.has_news() {
+        if self.fresh_steps > 0 {
             writeln!(
                 f,
                 "\n{} steps in {}, {:.0} tokens/s with evaluations and checkpoints",

@@ -77,9 +77,7 @@ pub(super) fn run(flags: &RunFlags, out: &mut impl Write) -> Result<(), Error> {
         .join()
         .map_err(|_| Error::Panicked("the zstd yardstick"))??;
     let results = Results::new(&prepared, &summary, zstd, sample)?;
-    if results.has_news() {
-        results.save(&run)?;
-    }
+    results.save(&run)?;
     draw(&run);
     write!(out, "{results}").map_err(Error::Output)
 }

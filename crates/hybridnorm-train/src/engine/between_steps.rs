@@ -36,23 +36,8 @@ impl Session {
             interrupter.fail_on_error(events.flush());
             self.save(model, tokens, elapsed_s)?;
         }
-        if last || (self.is_due(self.training.eval_every, step) && !stopping) {
-            let scope = if last {
-                EvaluationScope::Final
-            } else {
-                EvaluationScope::Interval
-            };
-            if let Some(evaluation) = self.evaluate(model, scope, events, interrupter)? {
-                self.log.write(&Record::Evaluation {
-                    step,
-                    tokens,
-                    evaluation,
-                })?;
-            }
-        }
-        let every = self.exam.as_ref().map(|exam| exam.every);
-        if last || (every.is_some_and(|every| self.is_due(every, step)) && !stopping) {
-            self.ask(model, tokens)?;
+        if last || !stopping {
+            self.assess(model, events, interrupter)?;
         }
         if let Some(error) = interrupter.error() {
             return Err(TrainError::Learner(error));
@@ -114,12 +99,18 @@ impl Session {
             return Ok(());
         };
         let step = self.at.step;
+        if exam.names().all(|task| self.log.has_task(step, task)) {
+            return Ok(());
+        }
         let records = exam.ask(&model.valid());
         let records = records.map_err(|source| TrainError::Evaluation {
             step,
             source: source.into(),
         })?;
         for record in records {
+            if self.log.has_task(step, &record.task) {
+                continue;
+            }
             let TaskRecord {
                 task,
                 questions,
@@ -142,15 +133,55 @@ impl Session {
         Ok(())
     }
 
-    /// A run that was complete already: its last figures once more, nothing written.
-    pub(super) fn evaluate_again(
+    /// Evaluates and asks as is due where the run stands, and writes down what the log does not hold yet. Figures that
+    /// are there are not taken again, but for those of the end, which the run's results need.
+    fn assess(
         &mut self,
         model: &LanguageModel,
         events: &mut Events,
         interrupter: &Interrupter,
     ) -> Result<(), TrainError> {
-        self.evaluate(model, EvaluationScope::Final, events, interrupter)?;
-        interrupter.fail_on_error(events.process_train(LearnerEvent::EndSplit(1)));
+        let step = self.at.step;
+        let tokens = step * self.training.tokens_per_step();
+        let last = step == self.training.steps;
+        let known = self.log.evaluations().contains_key(&step);
+        if last || (self.is_due(self.training.eval_every, step) && !known) {
+            let scope = match last {
+                true => EvaluationScope::Final,
+                false => EvaluationScope::Interval,
+            };
+            let evaluation = self.evaluate(model, scope, events, interrupter)?;
+            if let Some(evaluation) = evaluation.filter(|_| !known) {
+                self.log.write(&Record::Evaluation {
+                    step,
+                    tokens,
+                    evaluation,
+                })?;
+            }
+        }
+        let every = self.exam.as_ref().map(|exam| exam.every);
+        if last || every.is_some_and(|every| self.is_due(every, step)) {
+            self.ask(model, tokens)?;
+        }
+        Ok(())
+    }
+
+    /// Makes up for what an earlier process was stopped before: it may have saved a checkpoint, and not evaluated it.
+    /// The log is then that of a run that nothing happened to.
+    pub(super) fn catch_up(
+        &mut self,
+        model: &LanguageModel,
+        events: &mut Events,
+        interrupter: &Interrupter,
+    ) -> Result<(), TrainError> {
+        if self.at.step == 0 {
+            return Ok(());
+        }
+        self.assess(model, events, interrupter)?;
+        if self.at.step == self.training.steps {
+            self.log.sync()?;
+            self.retire();
+        }
         Ok(())
     }
 

@@ -136,6 +136,10 @@ struct Said {
     collapsed: BTreeSet<usize>,
     /// Bits per byte of every evaluation, by step.
     evaluations: BTreeMap<u64, f64>,
+    /// Steps and the tasks that were asked after them.
+    tasks: BTreeSet<(u64, String)>,
+    /// Loss of the last step.
+    loss: Option<f64>,
 }
 
 impl MetricsLog {
@@ -194,6 +198,17 @@ impl MetricsLog {
         &self.said.evaluations
     }
 
+    /// Whether the answers to `task` after `step` are in it.
+    pub fn has_task(&self, step: u64, task: &str) -> bool {
+        let tasks = &self.said.tasks;
+        tasks.iter().any(|(at, name)| *at == step && name == task)
+    }
+
+    /// Loss of the last step that was taken.
+    pub fn loss(&self) -> Option<f64> {
+        self.said.loss
+    }
+
     /// Appends a line.
     ///
     /// # Errors
@@ -246,11 +261,11 @@ impl Said {
             } => {
                 self.evaluations.insert(*step, evaluation.bits_per_byte);
             }
-            Record::Step(_)
-            | Record::Task { .. }
-            | Record::Diagnostics(_)
-            | Record::Guard { .. }
-            | Record::Change { .. } => {}
+            Record::Task { step, record, .. } => {
+                self.tasks.insert((*step, record.task.clone()));
+            }
+            Record::Step(record) => self.loss = Some(record.loss),
+            Record::Diagnostics(_) | Record::Guard { .. } | Record::Change { .. } => {}
         }
     }
 }

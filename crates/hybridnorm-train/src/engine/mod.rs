@@ -302,7 +302,7 @@ pub fn train(request: TrainRequest) -> Result<TrainSummary, TrainError> {
     Ok(TrainSummary {
         steps: at.step,
         tokens: at.step * session.training.tokens_per_step(),
-        loss: at.loss,
+        loss: session.log.loss(),
         evaluation: at.evaluation,
         elapsed_s: started.elapsed().as_secs_f64(),
         resumed_from: resume.then_some(first),

@@ -74,8 +74,6 @@ pub(super) struct Position {
     pub step: u64,
     /// Seconds of training before this process.
     pub elapsed_before: f64,
-    /// Loss of the last step.
-    pub loss: Option<f64>,
     /// The last evaluation.
     pub evaluation: Option<Evaluation>,
     /// The newest checkpoint.
@@ -154,9 +152,10 @@ impl Session {
             epoch_number: 1,
             total_items: steps as usize,
         }));
-        if self.at.step >= steps {
-            let result = self.evaluate_again(&model, events, interrupter);
-            return (model, result);
+        let caught_up = self.catch_up(&model, events, interrupter);
+        if caught_up.is_err() || self.at.step >= steps {
+            interrupter.fail_on_error(events.process_train(LearnerEvent::EndSplit(1)));
+            return (model, caught_up);
         }
         let started = Instant::now();
         loop {
@@ -320,7 +319,6 @@ impl Session {
     fn tell(&mut self, record: StepRecord, events: &mut Events, interrupter: &Interrupter) {
         let step = record.step;
         let lr = record.lr.into();
-        self.at.loss = Some(record.loss);
         let item = TrainingItem::new(
             Output::Record(record),
             self.progress(step),

@@ -104,6 +104,11 @@ impl Exam {
         }))
     }
 
+    /// What the tasks are called.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.tasks.iter().map(|task| task.name.as_str())
+    }
+
     /// Asks `model`, which has no autodiff.
     pub(super) fn ask(&self, model: &LanguageModel) -> Result<Vec<TaskRecord>, ScoreError> {
         let device = model.decoder.embedding.weight.val().device();

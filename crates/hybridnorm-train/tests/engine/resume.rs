@@ -33,6 +33,8 @@ fn a_resumed_run_equals_a_straight_one_bit_for_bit(
     assert_eq!(steps, tiny::steps(straight.path()));
     let numbers: Vec<u64> = steps.iter().map(|step| step.0).collect();
     assert_eq!(numbers, (1..=8).collect::<Vec<_>>());
+    // An evaluation that was due where the run was stopped is made up for.
+    assert_eq!(tiny::outline(broken.path()), tiny::outline(straight.path()));
 }
 
 #[apply(every_device!)]
@@ -122,13 +124,29 @@ fn resuming_a_finished_run_changes_nothing(#[case] device: &Device) {
         tiny::hash(dir.path(), 4, FILES[0]),
     );
     let again = tiny::run(config, dir.path(), device, true).unwrap();
-    assert_eq!((again.steps, again.loss), (4, None));
+    let last = tiny::step_records(dir.path()).pop().unwrap();
+    assert_eq!((again.steps, again.loss), (4, Some(last.loss)));
     assert!(again.evaluation.is_some() && !again.interrupted);
     let after = (
         tiny::records(dir.path()),
         tiny::hash(dir.path(), 4, FILES[0]),
     );
     assert_eq!(before, after);
+}
+
+/// A run that was killed between its last checkpoint and its last evaluation.
+#[apply(every_device!)]
+fn the_last_evaluation_is_made_up_for(#[case] device: &Device) {
+    let dir = TempDir::new().unwrap();
+    let config = tiny::config(6, 4);
+    tiny::run(config.clone(), dir.path(), device, false).unwrap();
+    let (log, whole) = (dir.path().join("metrics.jsonl"), tiny::outline(dir.path()));
+    let text = std::fs::read_to_string(&log).unwrap();
+    let last = text.trim_end().rfind('\n').unwrap() + 1;
+    assert!(text[last..].contains("evaluation"), "{text}");
+    std::fs::write(&log, &text[..last]).unwrap();
+    tiny::run(config, dir.path(), device, true).unwrap();
+    assert_eq!(tiny::outline(dir.path()), whole);
 }
 
 #[apply(every_device!)]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
+use std::mem::{Discriminant, discriminant};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -241,6 +242,12 @@ pub fn records(run: &Path) -> Vec<Record> {
     lines
         .map(|line| serde_json::from_str(line).unwrap())
         .collect()
+}
+
+/// What kind each record is, and of which step.
+pub fn outline(run: &Path) -> Vec<(u64, Discriminant<Record>)> {
+    let of = |record: &Record| (record.step(), discriminant(record));
+    records(run).iter().map(of).collect()
 }
 
 /// The record of every step.

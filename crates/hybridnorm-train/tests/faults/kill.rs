@@ -80,6 +80,27 @@ fn a_run_killed_before_it_was_one_can_be_started() {
     place.succeed(&format!("{RUN} --out killed"));
 }
 
+/// A run that was killed once it was trained, before it had written its results: they are written when it is resumed, and once.
+#[test]
+fn a_run_killed_before_its_results_writes_them() {
+    let place = Place::new();
+    place.succeed(&format!("{RUN} --out run"));
+    let path = place.path("run/summary.json");
+    let read =
+        || -> serde_json::Value { serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap() };
+    let trained = read();
+    std::fs::remove_file(&path).unwrap();
+    place.succeed("--out run --resume");
+    let found = read();
+    for field in ["steps", "tokens", "training_loss", "validation_loss"] {
+        assert_eq!(found[field], trained[field], "{field}");
+    }
+    assert_eq!(found["fresh_steps"], 0);
+    let before = std::fs::read(&path).unwrap();
+    place.succeed("--out run --resume");
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+}
+
 /// As random kills, with gradients accumulated, with experts, with documents kept apart.
 #[test]
 fn killed_in_the_middle_of_accumulation_among_experts_or_documents() {
