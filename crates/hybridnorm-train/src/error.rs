@@ -99,6 +99,23 @@ pub enum Error {
         /// The folder.
         path: PathBuf,
     },
+    /// There is no published model.
+    #[error("{} holds no published model: expected config.json (Hugging Face) or config.yaml (the authors' code)", path.display())]
+    NotPublished {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// What should be a published model is a run.
+    #[error(
+        "{} is a run of this program already: generate, eval and train --resume take it as it is; `hybridnorm-train export {} --out DIR` \
+         makes a Hugging Face folder of it",
+        path.display(),
+        crate::shell::word(path)
+    )]
+    AlreadyARun {
+        /// The run directory, or one of its checkpoints.
+        path: PathBuf,
+    },
     /// There is no checkpoint to read a model from.
     #[error("{} holds no checkpoint yet: continue the run with --resume, or give another --model", path.display())]
     NoCheckpoint {
@@ -247,6 +264,8 @@ impl Error {
             | Self::Memory(_)
             | Self::Line(_)
             | Self::NoModel { .. }
+            | Self::NotPublished { .. }
+            | Self::AlreadyARun { .. }
             | Self::NoCheckpoint { .. }
             | Self::Reference(_)
             | Self::Hub(_)

@@ -18,6 +18,24 @@ use crate::stored::{Published, Stored};
 /// The configuration in a Hugging Face folder, and in one of the authors' code.
 const FOLDERS: [&str; 2] = ["config.json", "config.yaml"];
 
+/// Whether `path` is a published model's folder, to judge by its configuration.
+fn is_published(path: &Path) -> bool {
+    FOLDERS.iter().any(|file| path.join(file).is_file())
+}
+
+/// Refuses a folder that is no published model, and says what it is.
+///
+/// # Errors
+/// When it is not.
+pub(crate) fn check_published(path: &Path) -> Result<(), Error> {
+    let path = path.to_path_buf();
+    match (is_published(&path), Stored::is_at(&path)) {
+        (true, _) => Ok(()),
+        (false, true) => Err(Error::AlreadyARun { path }),
+        (false, false) => Err(Error::NotPublished { path }),
+    }
+}
+
 /// A trained model and its tokenizer.
 #[derive(Debug)]
 pub struct TrainedModel {
@@ -46,7 +64,7 @@ impl TrainedModel {
         let path = &hub::resolve(path)?;
         let model = if Stored::is_at(path) {
             Self::of_run(Stored::open(path, tokenizer)?, device)?
-        } else if FOLDERS.iter().any(|file| path.join(file).is_file()) {
+        } else if is_published(path) {
             Self::of_hugging_face(path, tokenizer, device)?
         } else {
             return Err(Error::NoModel {

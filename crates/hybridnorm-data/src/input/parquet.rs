@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use hybridnorm_tokenizer::guarded;
-use parquet::basic::Type;
+use parquet::basic::{CompressionCodec, Type};
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
 use parquet::data_type::{ByteArray, ByteArrayType};
 use parquet::errors::{ParquetError, Result as ParquetResult};
@@ -22,6 +22,12 @@ const COLUMN: &str = "text";
 const ROWS: usize = 256;
 /// Unpacked bytes that a page may claim. Writers aim at 1 MiB.
 const MAX_PAGE_BYTES: u64 = 256 << 20;
+/// How pages may be packed. Those of gzip and LZ4 would unpack to as much as they like.
+const READ_CODECS: [CompressionCodec; 3] = [
+    CompressionCodec::UNCOMPRESSED,
+    CompressionCodec::SNAPPY,
+    CompressionCodec::ZSTD,
+];
 /// Bytes at the head of a page in which its claimed size stands.
 const HEAD_BYTES: usize = 12;
 
@@ -186,7 +192,17 @@ fn text_column(reader: &SerializedFileReader<Pages>) -> Result<usize, String> {
     if column.physical_type() != Type::BYTE_ARRAY || column.max_rep_level() > 0 {
         return Err(format!("the column `{COLUMN}` is not of strings"));
     }
-    Ok(index)
+    let mut groups = reader.metadata().row_groups().iter();
+    let codec = groups.find_map(|group| {
+        let codec = group.column(index).compression_codec();
+        (!READ_CODECS.contains(&codec)).then_some(codec)
+    });
+    match codec {
+        None => Ok(index),
+        Some(codec) => Err(format!(
+            "the column `{COLUMN}` is packed by {codec:?}, which is not read: write the file anew with zstd or Snappy, or plain"
+        )),
+    }
 }
 
 /// The file as the library reads it, refusing what would unpack to more than [`MAX_PAGE_BYTES`]: the library takes
@@ -349,6 +365,19 @@ pub(crate) mod tests {
         let error = read(&path, 0).unwrap_err();
         assert!(
             matches!(error, DataError::TooLong { line: 2, .. }),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_codec_that_is_not_read_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.parquet");
+        // By pyarrow: one row, `text` = "a".
+        std::fs::write(&path, include_bytes!("../../tests/gzip.parquet")).unwrap();
+        let error = read(&path, 0).unwrap_err().to_string();
+        assert!(
+            error.contains("a.parquet") && error.contains("packed by GZIP"),
             "{error}"
         );
     }

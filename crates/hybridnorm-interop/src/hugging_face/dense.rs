@@ -12,7 +12,7 @@ type Model = Result<ModelConfig, InteropError>;
 
 pub(super) fn llama(fields: &Fields<'_>, row: &'static Architecture) -> Model {
     let decoder = DecoderConfig {
-        feed_forward_bias: Some(fields.or("mlp_bias", false)?),
+        feed_forward_bias: Some(fields.flag("mlp_bias")?),
         ..decoder(fields, row, "hidden_act")?
     };
     only_full_layers(fields, decoder.n_layers)?;
@@ -42,7 +42,7 @@ pub(super) fn mistral(fields: &Fields<'_>, row: &'static Architecture) -> Model 
 /// A window from `max_window_layers` on, where there is one at all.
 pub(super) fn qwen3(fields: &Fields<'_>, row: &'static Architecture) -> Model {
     let window: Option<usize> = fields.or("sliding_window", row.defaults.window)?;
-    let use_window: bool = fields.or("use_sliding_window", false)?;
+    let use_window: bool = fields.flag("use_sliding_window")?;
     let window = window.filter(|_| use_window);
     let first: usize = fields.or("max_window_layers", 28)?;
     let decoder = decoder(fields, row, "hidden_act")?;
@@ -89,7 +89,7 @@ pub(super) fn decoder(
         },
         rope,
         local_rope,
-        attention_bias: Some(fields.or("attention_bias", false)?),
+        attention_bias: Some(fields.flag("attention_bias")?),
         tied: fields.or("tie_word_embeddings", assumed.tied)?,
         ..DecoderConfig::new(
             fields.or("vocab_size", assumed.vocab_size)?,

@@ -120,6 +120,14 @@ impl<'a> Fields<'a> {
         })
     }
 
+    /// A switch that is off unless the field called `name` turns it on: `null` is off, as in Python.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub fn flag(&self, name: &str) -> Result<bool, InteropError> {
+        Ok(self.get(name)?.unwrap_or(false))
+    }
+
     /// The field called `name`, which has to be there.
     ///
     /// # Errors

@@ -47,7 +47,7 @@ pub(super) fn olmoe(fields: &Fields<'_>, row: &'static Architecture) -> Model {
         top_k: 8,
         balance: 0.01,
     };
-    let renormalize = fields.or("norm_topk_prob", false)?;
+    let renormalize = fields.flag("norm_topk_prob")?;
     let sparse = sparse(fields, renormalize, decoder.d_ff, &assumed)?;
     Ok(with_experts(decoder, Some(sparse)))
 }
@@ -55,7 +55,7 @@ pub(super) fn olmoe(fields: &Fields<'_>, row: &'static Architecture) -> Model {
 /// Layers may be dense; a window is in all of them, whatever `max_window_layers` says: transformers does not read it.
 pub(super) fn qwen3_moe(fields: &Fields<'_>, row: &'static Architecture) -> Model {
     let window: Option<usize> = fields.or("sliding_window", row.defaults.window)?;
-    let use_window = fields.or("use_sliding_window", false)?;
+    let use_window = fields.flag("use_sliding_window")?;
     let _: Option<usize> = fields.get("max_window_layers")?;
     let decoder = DecoderConfig {
         sliding_window: window.filter(|_| use_window),
@@ -76,7 +76,7 @@ pub(super) fn qwen3_moe(fields: &Fields<'_>, row: &'static Architecture) -> Mode
         top_k: 8,
         balance: 0.001,
     };
-    let sparse = sparse(fields, fields.or("norm_topk_prob", false)?, d_ff, &assumed)?;
+    let sparse = sparse(fields, fields.flag("norm_topk_prob")?, d_ff, &assumed)?;
     let sparse = match layers.len() {
         0 => None,
         n if n == decoder.n_layers => Some(sparse),

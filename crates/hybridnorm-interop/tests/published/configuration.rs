@@ -51,6 +51,13 @@ fn null_is_not_absent() {
     let gemma = json!({"model_type": "gemma2", "attn_logit_softcapping": null, "final_logit_softcapping": null});
     let gemma = import(gemma).unwrap().decoder;
     assert_eq!((gemma.attention_softcap, gemma.logit_softcap), (None, None));
+    for model_type in ["mixtral", "llama", "qwen3"] {
+        let config =
+            json!({"model_type": model_type, "attention_bias": null, "use_sliding_window": null});
+        let model = import(config).unwrap().decoder;
+        assert_eq!(model.attention_bias, Some(false), "{model_type}");
+        assert_eq!(model.sliding_window, None, "{model_type}");
+    }
 }
 
 #[test]

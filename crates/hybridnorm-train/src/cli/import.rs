@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::hub;
 use crate::import::import;
 use crate::memory::in_words;
+use crate::model::check_published;
 use crate::shell::word;
 
 /// The flags of `import`.
@@ -35,7 +36,9 @@ pub struct ImportFlags {
 
 pub(super) fn run(flags: &ImportFlags, out: &mut impl Write) -> Result<(), Error> {
     let device = flags.device.clone().map_or_else(DeviceSpec::best, Ok)?;
-    let folder = Pretrained::open(hub::resolve(&flags.folder)?)?;
+    let folder = hub::resolve(&flags.folder)?;
+    check_published(&folder)?;
+    let folder = Pretrained::open(folder)?;
     write!(out, "{}", Published::of(&folder)).map_err(Error::Output)?;
     let run = &flags.out;
     let tokenizer = flags.tokenizer.as_deref();
