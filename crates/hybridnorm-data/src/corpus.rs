@@ -230,6 +230,7 @@ mod tests {
     )]
     #[case::blank("a.txt", b"\n \n", "no text found under")]
     #[case::kind("a.csv", b"text", "a.csv has an unsupported extension")]
+    #[case::tokens("a.npy", b"text", "[[data.sources]]")]
     fn a_bad_file_is_refused_by_name(
         #[case] name: &str,
         #[case] bytes: &[u8],

@@ -8,6 +8,16 @@ use thiserror::Error;
 
 use super::input::READABLE;
 
+/// What to do with a file that seems to hold token ids.
+fn if_tokens(path: &Path) -> &'static str {
+    match path.extension().and_then(|extension| extension.to_str()) {
+        Some("npy" | "bin") => {
+            "; files of token ids are sources of a configuration, [[data.sources]] (docs/data.md)"
+        }
+        _ => "",
+    }
+}
+
 /// A refusal of the data pipeline. Each message is one line and names what, where, and what to do.
 #[derive(Debug, Error)]
 pub enum DataError {
@@ -19,7 +29,7 @@ pub enum DataError {
     },
 
     /// A file was named whose extension no reader takes.
-    #[error("{} has an unsupported extension: expected {READABLE}", path.display())]
+    #[error("{} has an unsupported extension: expected {READABLE}{}", path.display(), if_tokens(path))]
     Unsupported {
         /// The file as it was given.
         path: PathBuf,

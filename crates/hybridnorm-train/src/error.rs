@@ -99,12 +99,6 @@ pub enum Error {
         /// The folder.
         path: PathBuf,
     },
-    /// There is no published model.
-    #[error("{} holds no published model: expected config.json (Hugging Face) or config.yaml (the authors' code)", path.display())]
-    NotPublished {
-        /// The folder.
-        path: PathBuf,
-    },
     /// What should be a published model is a run.
     #[error(
         "{} is a run of this program already: generate, eval and train --resume take it as it is; `hybridnorm-train export {} --out DIR` \
@@ -264,7 +258,6 @@ impl Error {
             | Self::Memory(_)
             | Self::Line(_)
             | Self::NoModel { .. }
-            | Self::NotPublished { .. }
             | Self::AlreadyARun { .. }
             | Self::NoCheckpoint { .. }
             | Self::Reference(_)

@@ -23,16 +23,16 @@ fn is_published(path: &Path) -> bool {
     FOLDERS.iter().any(|file| path.join(file).is_file())
 }
 
-/// Refuses a folder that is no published model, and says what it is.
+/// Refuses a run where a published model is expected, and says what it is good for.
 ///
 /// # Errors
-/// When it is not.
-pub(crate) fn check_published(path: &Path) -> Result<(), Error> {
-    let path = path.to_path_buf();
-    match (is_published(&path), Stored::is_at(&path)) {
-        (true, _) => Ok(()),
-        (false, true) => Err(Error::AlreadyARun { path }),
-        (false, false) => Err(Error::NotPublished { path }),
+/// When it is one.
+pub(crate) fn refuse_run(path: &Path) -> Result<(), Error> {
+    match Stored::is_at(path) && !is_published(path) {
+        true => Err(Error::AlreadyARun {
+            path: path.to_path_buf(),
+        }),
+        false => Ok(()),
     }
 }
 

@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::hub;
 use crate::import::import;
 use crate::memory::in_words;
-use crate::model::check_published;
+use crate::model::refuse_run;
 use crate::shell::word;
 
 /// The flags of `import`.
@@ -37,7 +37,7 @@ pub struct ImportFlags {
 pub(super) fn run(flags: &ImportFlags, out: &mut impl Write) -> Result<(), Error> {
     let device = flags.device.clone().map_or_else(DeviceSpec::best, Ok)?;
     let folder = hub::resolve(&flags.folder)?;
-    check_published(&folder)?;
+    refuse_run(&folder)?;
     let folder = Pretrained::open(folder)?;
     write!(out, "{}", Published::of(&folder)).map_err(Error::Output)?;
     let run = &flags.out;

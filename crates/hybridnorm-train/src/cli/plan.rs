@@ -19,7 +19,7 @@ use crate::device::DeviceSpec;
 use crate::error::Error;
 use crate::hub::{self, Want};
 use crate::import::run_of;
-use crate::model::check_published;
+use crate::model::refuse_run;
 use crate::recipe::{Decay, Schedule, ScheduleShape};
 use crate::run::{DataConfig, LOOKS, RunConfig, TrainingConfig};
 use crate::sizes::{Experts, Parameters, counted, epochs, thousands};
@@ -71,7 +71,7 @@ pub(super) fn run(flags: &PlanFlags, out: &mut impl Write) -> Result<(), Error> 
 /// What a published model is. From the Hub its configuration alone is fetched.
 fn published(spec: &Path, toml: bool, out: &mut impl Write) -> Result<(), Error> {
     let dir = hub::resolve_for(spec, Want::Config)?;
-    check_published(&dir)?;
+    refuse_run(&dir)?;
     let (_, imported) = Pretrained::describe(&dir)?;
     if toml {
         let tokenizer = DataConfig::default().tokenizer;

@@ -14,7 +14,7 @@ use crate::run::{DataConfig, RunConfig, SourceConfig};
 use crate::sizes::thousands;
 
 /// Training tokens that the yardsticks are fitted to.
-const YARDSTICK_TOKENS: usize = 2 << 20;
+const YARDSTICK_TOKENS: u64 = 2 << 20;
 
 /// The sources of a run, open.
 #[derive(Debug, Clone)]
@@ -100,7 +100,8 @@ impl Sources {
             tokenizer.identity(),
             held_out_of.join(" + ")
         );
-        let train_text = sample(&batches, training.seq, tokenizer)?;
+        let most: u64 = learnt().map(|source| source.tokens().tokens()).sum();
+        let train_text = sample(&batches, most, training.seq, tokenizer)?;
         Ok(RunData {
             facts: self.facts(&identity, train_text.len()),
             batches: NamedBatches {
@@ -242,10 +243,15 @@ fn tokenizer(data: &mut DataConfig, sources: &[Source]) -> Result<Tokenizer, Err
     }
 }
 
-/// The text of the first sequences of the run, for the yardsticks.
-fn sample(batches: &Batches, seq: usize, tokenizer: &Tokenizer) -> Result<Vec<u8>, DataError> {
+/// The text of the first sequences of the run, for the yardsticks; no more of them than hold the `most` tokens that there are.
+fn sample(
+    batches: &Batches,
+    most: u64,
+    seq: usize,
+    tokenizer: &Tokenizer,
+) -> Result<Vec<u8>, DataError> {
     let mut text = Vec::new();
-    for index in 0..YARDSTICK_TOKENS.div_ceil(seq) as u64 {
+    for index in 0..YARDSTICK_TOKENS.min(most).div_ceil(seq as u64) {
         let ids = batches.sequence(index)?;
         text.extend(tokenizer.decode(&ids[1..])?.into_bytes());
     }

@@ -32,6 +32,7 @@ const TINY: &str =
 #[case::no_experts("bench step --experts 0 --top-k 1", &["sparse.router.n_experts", "from 1"])]
 #[case::vocab("bench step --vocab 0", &["vocab_size", "at least 1"])]
 #[case::vocab_beyond("bench step --vocab 999999999999", &["vocab_size", "at most"])]
+#[case::placements("bench placements --steps 2 --placements pre", &["--placements: it goes before"])]
 #[case::batch_beyond("bench step --batch 9999999999999999", &["batch", "address space"])]
 #[case::seq_beyond("bench step --seq 18446744073709551615", &["batch", "address space"])]
 fn a_measurement_that_cannot_be_is_refused(#[case] args: &str, #[case] words: &[&str]) {
@@ -78,6 +79,27 @@ fn a_step_is_measured_on_every_cpu_device() {
             [16.0, 2.0, 2.0, 1.0, 32.0, 64.0, 32.0, 32.0]
         );
     }
+}
+
+#[test]
+fn placements_are_measured_side_by_side() {
+    let args = format!(
+        "bench placements --placements pre,hybrid --rounds 1 {TINY} --steps 1 --device flex --json"
+    );
+    let out = Place::new().succeed(&args);
+    let json: serde_json::Value = serde_json::from_str(out.lines().last().unwrap()).unwrap();
+    assert_eq!((&json["d_model"], &json["rounds"]), (&16.into(), &1.into()));
+    let rows = json["placements"].as_array().unwrap();
+    for (row, name) in rows.iter().zip(["pre", "hybrid"]) {
+        assert_eq!(row["placement"], name);
+        let number = |key: &str| row[key].as_f64().unwrap_or_else(|| panic!("{key}: {out}"));
+        for positive in ["tokens_per_s", "step_ms", "time_ratio", "norms_share"] {
+            assert!(number(positive) > 0.0, "{out}");
+        }
+        assert!(!cfg!(target_os = "linux") || number("peak_bytes") > 1e6);
+    }
+    assert_eq!(rows.len(), 2);
+    assert_eq!(rows[0]["time_ratio"], 1.0);
 }
 
 /// Tokens and weights come from fixed seeds, and every step has its own tokens.
