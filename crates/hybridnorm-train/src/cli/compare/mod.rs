@@ -54,12 +54,12 @@ pub(super) fn run(flags: &CompareFlags, out: &mut impl Write) -> Result<(), Erro
     let plan = ComparisonPlan::new(&ready, &jobs)?;
     write!(out, "{plan}").map_err(Error::Output)?;
     plan.check()?;
-    if flags.is_plan() {
-        return Ok(());
-    }
     let time = plan.measure()?;
     writeln!(out, "{time}\n").map_err(Error::Output)?;
     out.flush().map_err(Error::Output)?;
+    if flags.is_plan() {
+        return Ok(());
+    }
 
     let interrupter = Interrupter::new();
     interrupt_on_signals(&interrupter)?;
