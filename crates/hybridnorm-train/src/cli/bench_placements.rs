@@ -69,8 +69,8 @@ struct Figures {
     tokens_per_s: f64,
     step_ms: f64,
     peak_bytes: Option<f64>,
-    /// Shares of a step's time in norms, and in those inside attention with the rotation.
-    norms: Option<[f64; 2]>,
+    /// Shares of a step's time in norms, and in those inside attention with the rotation, where they are timed apart.
+    norms: [Option<f64>; 2],
     setting: Map<String, Value>,
 }
 
@@ -146,11 +146,10 @@ fn measure(placement: &Placement, flags: &[OsString]) -> Result<Figures, Error> 
     let number = |key: &str| json.get(key)?.as_f64();
     let missing = || failed("it gave no time".to_string());
     let step = number("step_ms").ok_or_else(missing)?;
-    let operations = json.get("operations").and_then(Value::as_array);
-    let share = |known: &[Value], name: &str| {
-        let found = known.iter().find(|operation| operation["name"] == name);
-        let ms = found.and_then(|operation| operation["ms"].as_f64());
-        ms.unwrap_or(0.0) / step
+    let share = |name: &str| {
+        let mut known = json.get("operations")?.as_array()?.iter();
+        let found = known.find(|operation| operation["name"] == name)?;
+        Some(found["ms"].as_f64()? / step)
     };
     let [(_, norms), (_, inside), ..] = Work::ALL;
     let of_setting = SETTING.iter().filter_map(|key| {
@@ -161,9 +160,7 @@ fn measure(placement: &Placement, flags: &[OsString]) -> Result<Figures, Error> 
         tokens_per_s: number("tokens_per_s").ok_or_else(missing)?,
         step_ms: step,
         peak_bytes: number("peak_bytes"),
-        norms: operations
-            .filter(|known| !known.is_empty())
-            .map(|known| [share(known, norms), share(known, inside)]),
+        norms: [share(norms), share(inside)],
         setting: of_setting.collect(),
     })
 }
@@ -211,8 +208,8 @@ impl Report {
                 least_time_ratio: ratios.iter().copied().fold(f64::INFINITY, f64::min),
                 most_time_ratio: ratios.iter().copied().fold(0.0, f64::max),
                 peak_bytes: of(&|own| own.peak_bytes),
-                norms_share: of(&|own| Some(own.norms?[0])),
-                norms_inside_attention_share: of(&|own| Some(own.norms?[1])),
+                norms_share: of(&|own| own.norms[0]),
+                norms_inside_attention_share: of(&|own| own.norms[1]),
             }
         });
         let first = rounds.first().and_then(|found| found.first());
@@ -267,7 +264,7 @@ mod tests {
             tokens_per_s,
             step_ms: 1000.0 / tokens_per_s,
             peak_bytes: Some(2_097_152.0),
-            norms: Some([0.02, 0.03]),
+            norms: [Some(0.02), None],
             setting: Map::new(),
         };
         let placements = ["pre", "hybrid"].map(|name| name.parse().unwrap());
@@ -276,7 +273,7 @@ mod tests {
             [80.0, 50.0, 100.0].map(figures).to_vec(),
         ];
         let text = Report::of(&placements, &rounds).to_string();
-        let row = "| hybrid | 80 | 1.25 (1.00–2.00) | 2.0 | 2.0 % | 3.0 % |";
+        let row = "| hybrid | 80 | 1.25 (1.00–2.00) | 2.0 | 2.0 % | not known |";
         assert!(text.contains(row), "{text}");
     }
 }
