@@ -63,7 +63,7 @@ pub trait KernelOps: Backend {
     }
 
     /// The gradient of `x` in [`dispatch`](Self::dispatch): each of `tokens` tokens adds up what came back from its copies.
-    #[fusion(meta = |dy, places, tokens| TensorSpec::new([*tokens, dy.shape[1]].into(), dy.dtype))]
+    #[fusion(meta = |dy, _places, tokens| TensorSpec::new([*tokens, dy.shape[1]].into(), dy.dtype))]
     fn dispatch_backward(
         dy: FloatTensor<Self>,
         places: IntTensor<Self>,
