@@ -1,10 +1,13 @@
 //! Attention, block by block of queries: scores exist for one block of one head at a time, a row of them as long as the sequence.
 
+use std::mem::MaybeUninit;
+
 use burn::backend::flex::FlexTensor;
 use burn::tensor::{DType, FloatDType};
+use gemm::Parallelism;
 use rayon::prelude::*;
 
-use super::product::{Into, Matrix, multiply};
+use super::product::{Into, Matrix, by_rows, multiply, turn};
 use super::simd::{dot, exp, exp_and_sum, max, softcap, softcap_and_slopes, vectorized};
 use crate::attention::AttentionSpec;
 
@@ -21,6 +24,7 @@ pub(super) fn forward(
     let qkv = qkv.to_contiguous();
     let heads = Heads::of(&qkv, spec)?;
     let first = first_visible(documents, spec.window, heads.batch, heads.seq)?;
+    let turned = heads.turned_keys();
     let Heads {
         batch, seq, dim, ..
     } = heads;
@@ -43,13 +47,12 @@ pub(super) fn forward(
             let rows = block * QUERIES..block * QUERIES + sums.len() / (2 * h);
             let view = View::new(&first[b * seq..][..seq], rows);
             for head in 0..h {
-                let [query, key, value] = heads.matrices(b, head);
+                let [query, _, value] = heads.matrices(b, head);
                 let (query, keys) = (query.rows(view.rows.clone()), view.keys.clone());
                 let n = keys.len();
                 scores.resize(view.rows.len() * n, 0.0);
-                let transposed = key.rows(keys.clone()).transposed();
-                let scale = spec.scale as f32;
-                multiply(scores, n, Into::Replace, scale, query, transposed);
+                let key = heads.turned(&turned, b, head).columns(keys.clone());
+                multiply(scores, n, Into::Replace, spec.scale as f32, query, key);
                 vectorized(
                     #[inline(always)]
                     || {
@@ -108,7 +111,7 @@ pub(super) fn backward(
         tasks.extend(parts.enumerate().map(|(head, part)| (b, head, part)));
     }
     tasks.into_par_iter().for_each_init(
-        || [(); 3].map(|()| Vec::new()),
+        || [(); 5].map(|()| Vec::new()),
         |buffers, (b, head, (dquery, shared))| {
             let (dkey, dvalue) = shared.split_at_mut(plane);
             let rows = |x| Matrix::new(x, [seq, dim], [h * dim, 1]);
@@ -162,31 +165,27 @@ impl Head<'_> {
     /// Adds to the gradients of keys and values, and writes that of the queries.
     fn differentiate(
         &self,
-        [weights, dscores, slopes]: &mut [Vec<f32>; 3],
+        [weights, dscores, slopes, key_rows, value_rows]: &mut [Vec<f32>; 5],
         dquery: &mut [f32],
         dkey: &mut [f32],
         dvalue: &mut [f32],
     ) {
         let [query, key, value] = self.matrices;
         let dim = self.dim;
+        let turned_key = by_rows(key_rows, key.transposed(), Parallelism::None);
+        let turned_value = by_rows(value_rows, value.transposed(), Parallelism::None);
         for start in (0..self.first.len()).step_by(QUERIES) {
             let end = (start + QUERIES).min(self.first.len());
             let view = View::new(self.first, start..end);
             let (m, n) = (view.rows.len(), view.keys.len());
             let (query, dout) = (query.rows(start..end), self.dout.rows(start..end));
-            let (key, value) = (key.rows(view.keys.clone()), value.rows(view.keys.clone()));
+            let [turned_key, turned_value] =
+                [turned_key, turned_value].map(|x| x.columns(view.keys.clone()));
             weights.resize(m * n, 0.0);
             dscores.resize(m * n, 0.0);
             slopes.resize(n, 0.0);
-            multiply(
-                weights,
-                n,
-                Into::Replace,
-                self.scale,
-                query,
-                key.transposed(),
-            );
-            multiply(dscores, n, Into::Replace, 1.0, dout, value.transposed());
+            multiply(weights, n, Into::Replace, self.scale, query, turned_key);
+            multiply(dscores, n, Into::Replace, 1.0, dout, turned_value);
             vectorized(
                 #[inline(always)]
                 || self.weigh(&view, weights, dscores, slopes),
@@ -211,6 +210,7 @@ impl Head<'_> {
                 query,
             );
             let dquery = &mut dquery[start * dim..];
+            let key = key.rows(view.keys);
             multiply(dquery, dim, Into::Replace, 1.0, dscores, key);
         }
     }
@@ -272,6 +272,29 @@ impl<'a> Heads<'a> {
             dim,
             spec,
         })
+    }
+
+    /// All keys, `[batch, kv_heads, dim, seq]`: as the products with them read them.
+    fn turned_keys(&self) -> Vec<f32> {
+        let (plane, kv_heads) = (self.seq * self.dim, self.spec.kv_heads);
+        let group = self.spec.heads / kv_heads;
+        let fill = |out: &mut [MaybeUninit<f32>]| {
+            let planes = out.par_chunks_mut(plane).enumerate();
+            planes.for_each(|(at, out)| {
+                let [_, key, _] = self.matrices(at / kv_heads, at % kv_heads * group);
+                turn(out, key.transposed(), Parallelism::None);
+            });
+        };
+        // SAFETY: each plane is written whole.
+        unsafe { super::filled(self.batch * kv_heads * plane, fill) }
+    }
+
+    /// Of these, the keys that belong to the queries of `head`.
+    fn turned<'k>(&self, keys: &'k [f32], b: usize, head: usize) -> Matrix<'k> {
+        let (plane, kv_heads) = (self.seq * self.dim, self.spec.kv_heads);
+        let at = b * kv_heads + head / (self.spec.heads / kv_heads);
+        let keys = &keys[at * plane..][..plane];
+        Matrix::new(keys, [self.dim, self.seq], [self.seq, 1])
     }
 
     /// Queries of `head`, and the keys and values that belong to them.
