@@ -4,12 +4,12 @@
 //! Burn. What is written to go on from is therefore text where it must be exact ([`GuardState`](crate::guard::GuardState)), and else kept in
 //! memory as it will be read: a run that was cut off then decides as one that was not.
 
-use std::fs;
 use std::path::Path;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::aside;
 use crate::error::Error;
 
 /// Writes `value` to `path` for people and programs, whole or not at all.
@@ -20,9 +20,7 @@ pub(crate) fn save(value: &impl Serialize, path: &Path) -> Result<(), Error> {
     let mut text = serde_json::to_string_pretty(value)
         .map_err(|error| Error::io("write", path)(error.into()))?;
     text.push('\n');
-    let aside = path.with_extension("json.tmp");
-    fs::write(&aside, text).map_err(Error::io("write", &aside))?;
-    fs::rename(&aside, path).map_err(Error::io("write", path))
+    aside::write(path, text).map_err(Error::io("write", path))
 }
 
 /// `value` as it is read from `text`, which was written of it; `value` itself where it cannot be read.

@@ -4,6 +4,7 @@
 
 mod allocator;
 pub mod amount;
+mod aside;
 pub mod bench;
 pub mod checkpoint;
 pub mod cli;

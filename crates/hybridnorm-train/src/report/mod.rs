@@ -37,7 +37,6 @@ mod series;
 mod spark;
 mod table;
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 pub use error::ReportError;
@@ -46,6 +45,8 @@ pub use figure::Figure;
 use kind::Kind;
 pub use spark::sparkline;
 pub use table::{Cell, Table};
+
+use crate::aside;
 
 /// The report's file name in the directory that it is about.
 pub const REPORT: &str = "report.html";
@@ -126,9 +127,7 @@ impl Report {
     /// # Errors
     /// When the file system refuses.
     pub fn save(&self, path: &Path) -> Result<(), ReportError> {
-        let aside = path.with_extension("html.tmp");
-        fs::write(&aside, self.html()).map_err(ReportError::io("write", &aside))?;
-        fs::rename(&aside, path).map_err(ReportError::io("write", path))
+        aside::write(path, self.html()).map_err(ReportError::io("write", path))
     }
 }
 
