@@ -355,7 +355,6 @@ mod tests {
     #[case("--steps 3 plan", &["hybridnorm-train plan, then its flags"])]
     #[case("tokenizer", &["requires a subcommand", "train"])]
     #[case("bench", &["requires a subcommand", "step", "checkpoint"])]
-    #[case("bench placements --rounds 1 --steps 1 --json", &["--json", "bench placements"])]
     #[case("bench placements --placement=pre", &["--placement", "--placements"])]
     #[case("inspect runs/demo --reference-ops", &["--reference-ops", "nothing"])]
     fn a_wrong_command_line_is_refused_in_one_line(#[case] line: &str, #[case] words: &[&str]) {
