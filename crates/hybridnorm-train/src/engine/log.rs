@@ -140,6 +140,8 @@ struct Said {
     tasks: BTreeSet<(u64, String)>,
     /// Loss of the last step.
     loss: Option<f64>,
+    /// Steps that the run went back to pass over.
+    rolled_back: BTreeSet<u64>,
 }
 
 impl MetricsLog {
@@ -209,6 +211,11 @@ impl MetricsLog {
         self.said.loss
     }
 
+    /// Steps that the run went back to pass over.
+    pub fn rolled_back(&self) -> &BTreeSet<u64> {
+        &self.said.rolled_back
+    }
+
     /// Appends a line.
     ///
     /// # Errors
@@ -265,6 +272,13 @@ impl Said {
                 self.tasks.insert((*step, record.task.clone()));
             }
             Record::Step(record) => self.loss = Some(record.loss),
+            Record::Guard {
+                action: Action::Rollback,
+                refused,
+                ..
+            } => {
+                self.rolled_back.insert(*refused);
+            }
             Record::Diagnostics(_) | Record::Guard { .. } | Record::Change { .. } => {}
         }
     }

@@ -231,8 +231,12 @@ pub fn train(request: TrainRequest) -> Result<TrainSummary, TrainError> {
     } else {
         (RunDir::create(&run_dir, &config)?, Vec::new())
     };
-    let (at, guard_state) = position.unwrap_or_default();
+    let (at, mut guard_state) = position.unwrap_or_default();
     let mut log = MetricsLog::open(&run.metrics(), at.step)?;
+    // The run may have gone back to this checkpoint, and been killed before it wrote another.
+    for refused in log.rolled_back() {
+        guard_state.refuse(*refused);
+    }
     let first = at.step;
     if tensorboard {
         log.copy_to_tensorboard(&run.tensorboard(), first)?;

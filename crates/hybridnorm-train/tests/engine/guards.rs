@@ -141,6 +141,28 @@ fn a_guarded_run_resumes_bit_for_bit(
     }
 }
 
+/// As after a kill behind the rollback, and before the next checkpoint: the step is passed over, and nothing is told twice.
+#[apply(every_device!)]
+fn a_rollback_is_known_before_the_next_checkpoint(#[case] device: &Device) {
+    let dir = TempDir::new().unwrap();
+    let rollback = || config(Action::Rollback);
+    run(rollback(), dir.path(), device, 31, false, None).unwrap();
+    let metrics = |dir: &Path| (guards(dir), tiny::steps(dir));
+    let (hash, told) = (tiny::hash(dir.path(), STEPS, MODEL), metrics(dir.path()));
+    for step in [50, STEPS] {
+        fs::remove_dir_all(dir.path().join(format!("checkpoints/step-{step}"))).unwrap();
+    }
+    fs::remove_dir_all(dir.path().join("incidents")).unwrap();
+    let again = run(rollback(), dir.path(), device, 31, true, None).unwrap();
+    assert_eq!(again.refused, [POISONED]);
+    assert!(
+        !dir.path().join("incidents").exists(),
+        "it went wrong again"
+    );
+    assert_eq!(tiny::hash(dir.path(), STEPS, MODEL), hash);
+    assert_eq!(metrics(dir.path()), told);
+}
+
 #[test]
 fn a_spike_can_end_the_run_and_says_all_about_it() {
     let device = &any_device();
